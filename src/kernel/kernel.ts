@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract of "the kernel of this host": observe it, follow it, change it. `linux` is the real one, `memory` the
+// double that refuses what the real one refuses. Only objects of ours are reported (`design.md` 4): what carries our
+// prefix in H, and everything inside namespaces named weft-*.
+import type { Closeable } from '../base/lifecycle.ts'
+import type { KernelObject, Ns, ObjectKey } from './objects.ts'
+
+export type Operation =
+  | { readonly kind: 'add'; readonly object: KernelObject }
+  /** The kernel has another object under this key (given as it was observed). */
+  | { readonly kind: 'replace'; readonly object: KernelObject; readonly old: KernelObject }
+  | { readonly kind: 'remove'; readonly object: KernelObject }
+
+export interface OperationResult {
+  readonly operation: Operation
+  /** Absent: reached. */
+  readonly error?: Error
+}
+
+/** What the kernel says now of one key; absent: it is not there. */
+export interface Observation {
+  readonly key: ObjectKey
+  readonly object: KernelObject | undefined
+}
+
+/** Something changed in the kernel, by us or by others. */
+export type KernelEvent =
+  | { readonly kind: 'changed'; readonly observations: readonly Observation[] }
+  /** Notifications of a namespace were lost, or it went away or came: observe it again. */
+  | { readonly kind: 'lost'; readonly ns: Ns }
+
+export interface Kernel extends Closeable {
+  /** Our namespaces that exist now, H ('') first. */
+  namespaces(): Promise<readonly Ns[]>
+  /** Everything of ours in one namespace, links through nft elements. A namespace that is gone gives nothing. */
+  observe(ns: Ns): Promise<readonly KernelObject[]>
+  /** Do all operations in the order given, batched; goes on after failures; one result per operation. */
+  apply(operations: readonly Operation[]): Promise<readonly OperationResult[]>
+  /** Follow our namespaces; those that apply creates are followed from their creation. */
+  follow(listener: (event: KernelEvent) => void): void
+  close(): Promise<void>
+}

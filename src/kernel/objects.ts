@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernel objects as plain data: what planners produce and what observation gives. One object = one thing that can be
+// added, replaced and removed by itself; `keyOf` names it, `format` writes it in the words of ip, bridge and nft.
+// Two objects with one key are equal exactly when their format is equal.
+
+/** A network namespace: '' is the one weftd runs in (H), else a name under /run/netns. */
+export type Ns = string
+
+export interface NetnsObject {
+  readonly kind: 'netns'
+  readonly ns: Ns
+}
+
+interface LinkBase {
+  readonly ns: Ns
+  readonly name: string
+  readonly mtu: number
+  /** Absent: the kernel's choice, not compared. */
+  readonly mac?: string
+  readonly master?: string
+}
+
+export interface BridgeObject extends LinkBase {
+  readonly kind: 'bridge'
+}
+
+/** Made in H, moved to ns: its UDP socket stays in H. */
+export interface VxlanObject extends LinkBase {
+  readonly kind: 'vxlan'
+  readonly vni: number
+  readonly local: string
+  readonly port: number
+}
+
+export interface VethObject extends LinkBase {
+  readonly kind: 'veth'
+  readonly peer: { readonly ns: Ns; readonly name: string; readonly mtu: number; readonly mac?: string }
+  /**
+   * A container's port: the peer travels into a sandbox under a name that is not ours, so the peer is not compared,
+   * and drift repair never makes it again (`design.md` 4): only an explicit permit does.
+   */
+  readonly port?: true
+}
+
+export type LinkObject = BridgeObject | VxlanObject | VethObject
+
+/** Flags of a bridge port; what is not named is the kernel's default and compared as such. */
+export interface PortObject {
+  readonly kind: 'port'
+  readonly ns: Ns
+  readonly dev: string
+  readonly hairpin: boolean
+  /** Unknown unicast. */
+  readonly flood: boolean
+  /** Broadcast and multicast. */
+  readonly spread: boolean
+  readonly suppress: boolean
+}
+
+export interface AddressObject {
+  readonly kind: 'address'
+  readonly ns: Ns
+  readonly dev: string
+  /** With prefix length: 10.1.0.1/24. IPv6 is added nodad. */
+  readonly address: string
+}
+
+export interface RouteObject {
+  readonly kind: 'route'
+  readonly ns: Ns
+  /** CIDR; 0.0.0.0/0 and ::/0 are the default routes. */
+  readonly to: string
+  readonly dev: string
+  readonly via?: string
+}
+
+/** Permanent. */
+export interface NeighbourObject {
+  readonly kind: 'neighbour'
+  readonly ns: Ns
+  readonly dev: string
+  readonly ip: string
+  readonly mac: string
+}
+
+/** bridge fdb … dev PORT master static */
+export interface FdbPortObject {
+  readonly kind: 'fdb-port'
+  readonly ns: Ns
+  readonly dev: string
+  readonly mac: string
+}
+
+/** bridge fdb … dev VX self static, to a nexthop group or to an address. */
+export interface FdbRemoteObject {
+  readonly kind: 'fdb-remote'
+  readonly ns: Ns
+  readonly dev: string
+  readonly mac: string
+  readonly nexthop: number
+}
+
+/** One FDB leg (via) or one group of a single leg. In H, protocol 44. */
+export interface NexthopObject {
+  readonly kind: 'nexthop'
+  readonly id: number
+  readonly to: { readonly via: string } | { readonly group: number }
+}
+
+export interface SysctlObject {
+  readonly kind: 'sysctl'
+  readonly ns: Ns
+  /** net/ipv4/conf/br0/forwarding: slashes, relative to /proc/sys. */
+  readonly path: string
+  readonly value: string
+}
+
+export type NftFamily = 'ip' | 'ip6' | 'inet' | 'netdev'
+
+export interface NftTableObject {
+  readonly kind: 'nft-table'
+  readonly ns: Ns
+  readonly family: NftFamily
+  readonly table: string
+}
+
+/** Words of nft for the fields of a key or of a value. */
+export type NftType =
+  | 'ipv4_addr'
+  | 'ipv6_addr'
+  | 'ether_addr'
+  | 'inet_proto'
+  | 'inet_service'
+  | 'mark'
+  | 'ifname'
+  | 'ct_zone'
+  | 'verdict'
+
+export interface NftSetObject {
+  readonly kind: 'nft-set'
+  readonly ns: Ns
+  readonly family: NftFamily
+  readonly table: string
+  readonly set: string
+  readonly key: readonly NftType[]
+  /** Present: a map. */
+  readonly value?: readonly NftType[]
+  readonly interval?: true
+}
+
+/** A chain with its rules as one unit: a rule that differs replaces all rules of the chain in one transaction. */
+export interface NftChainObject {
+  readonly kind: 'nft-chain'
+  readonly ns: Ns
+  readonly family: NftFamily
+  readonly table: string
+  readonly chain: string
+  readonly hook?: NftHook
+  /** Each one rule in nft's own language, the subset of netlink/nft/rule. */
+  readonly rules: readonly string[]
+}
+
+export interface NftHook {
+  readonly type: 'filter' | 'nat' | 'route'
+  readonly hook: 'ingress' | 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting'
+  readonly priority: number
+  readonly policy: 'accept' | 'drop'
+  /** Ingress chains of netdev tables. */
+  readonly device?: string
+}
+
+export interface NftElementObject {
+  readonly kind: 'nft-element'
+  readonly set: NftSetObject
+  /** One word per field: ['02:77:0a:01:00:0b', 'tcp', '8080']. */
+  readonly key: readonly string[]
+  readonly value?: readonly string[]
+}
+
+/** One rule of ours at the head of somebody else's chain (Docker's), known by its comment. */
+export interface NftGuestObject {
+  readonly kind: 'nft-guest'
+  readonly ns: Ns
+  readonly family: NftFamily
+  readonly table: string
+  readonly chain: string
+  readonly rule: string
+}
+
+export type KernelObject =
+  | NetnsObject
+  | LinkObject
+  | PortObject
+  | AddressObject
+  | RouteObject
+  | NeighbourObject
+  | FdbPortObject
+  | FdbRemoteObject
+  | NexthopObject
+  | SysctlObject
+  | NftTableObject
+  | NftSetObject
+  | NftChainObject
+  | NftElementObject
+  | NftGuestObject
+
+export type ObjectKey = string
+
+export const keyOf = (o: KernelObject): ObjectKey => {
+  switch (o.kind) {
+    case 'netns':
+      return `netns ${o.ns}`
+    case 'bridge':
+    case 'vxlan':
+    case 'veth':
+      return `link ${o.ns} ${o.name}`
+    case 'port':
+      return `port ${o.ns} ${o.dev}`
+    case 'address':
+      return `address ${o.ns} ${o.dev} ${o.address}`
+    case 'route':
+      return `route ${o.ns} ${o.to}`
+    case 'neighbour':
+      return `neighbour ${o.ns} ${o.dev} ${o.ip}`
+    case 'fdb-port':
+      return `fdb ${o.ns} ${o.mac}`
+    case 'fdb-remote':
+      return `fdb-remote ${o.ns} ${o.dev} ${o.mac}`
+    case 'nexthop':
+      return `nexthop ${o.id}`
+    case 'sysctl':
+      return `sysctl ${o.ns} ${o.path}`
+    case 'nft-table':
+      return `nft ${o.ns} ${o.family} ${o.table}`
+    case 'nft-set':
+      return `nft ${o.ns} ${o.family} ${o.table} set ${o.set}`
+    case 'nft-chain':
+      return `nft ${o.ns} ${o.family} ${o.table} chain ${o.chain}`
+    case 'nft-element':
+      return `nft ${o.set.ns} ${o.set.family} ${o.set.table} element ${o.set.set} ${o.key.join(' . ')}`
+    case 'nft-guest':
+      return `nft ${o.ns} ${o.family} ${o.table} guest ${o.chain} ${o.rule}`
+  }
+}
+
+/** The namespace an object lives in; nexthops live in H. */
+export const nsOf = (o: KernelObject): Ns => (o.kind === 'nft-element' ? o.set.ns : o.kind === 'nexthop' ? '' : o.ns)
+
+const word = (name: string, value: string | number | undefined): string =>
+  value === undefined ? '' : ` ${name} ${value}`
+const flag = (name: string, on: boolean): string => ` ${name} ${on ? 'on' : 'off'}`
+const link = (o: LinkObject): string =>
+  `link ${o.name}${word('mtu', o.mtu)}${word('address', o.mac)}${word('master', o.master)}`
+
+const body = (o: KernelObject): string => {
+  switch (o.kind) {
+    case 'netns':
+      return 'netns'
+    case 'bridge':
+      return `${link(o)} type bridge ageing_time 0 mcast_snooping 0`
+    case 'vxlan':
+      return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} nolearning gbp`
+    case 'veth':
+      if (o.port) return `${link(o)} type veth`
+      return `${link(o)} type veth peer ${o.peer.ns === '' ? '' : `netns ${o.peer.ns} `}name ${o.peer.name} mtu ${o.peer.mtu}${word('address', o.peer.mac)}`
+    case 'port':
+      return `bridge link dev ${o.dev} learning off${flag('hairpin', o.hairpin)}${flag('flood', o.flood)}${flag('mcast_flood', o.spread)}${flag('bcast_flood', o.spread)}${flag('neigh_suppress', o.suppress)}`
+    case 'address':
+      return `address ${o.address} dev ${o.dev}`
+    case 'route':
+      return `route ${o.to}${word('via', o.via)} dev ${o.dev}`
+    case 'neighbour':
+      return `neigh ${o.ip} lladdr ${o.mac} dev ${o.dev} permanent`
+    case 'fdb-port':
+      return `fdb ${o.mac} dev ${o.dev} master static`
+    case 'fdb-remote':
+      return `fdb ${o.mac} dev ${o.dev} nhid ${o.nexthop} self`
+    case 'nexthop':
+      return 'via' in o.to ? `nexthop id ${o.id} via ${o.to.via} fdb` : `nexthop id ${o.id} group ${o.to.group} fdb`
+    case 'sysctl':
+      return `sysctl ${o.path}=${o.value}`
+    case 'nft-table':
+      return `table ${o.family} ${o.table}`
+    case 'nft-set':
+      return `table ${o.family} ${o.table} ${o.value ? 'map' : 'set'} ${o.set} { type ${o.key.join(' . ')}${o.value ? ` : ${o.value.join(' . ')}` : ''};${o.interval ? ' flags interval;' : ''} }`
+    case 'nft-chain': {
+      const h = o.hook
+      const head = h
+        ? `type ${h.type} hook ${h.hook}${h.device ? ` device "${h.device}"` : ''} priority ${h.priority}; policy ${h.policy}; `
+        : ''
+      return `table ${o.family} ${o.table} chain ${o.chain} { ${head}${o.rules.join('; ')} }`
+    }
+    case 'nft-element':
+      return `table ${o.set.family} ${o.set.table} element ${o.set.set} { ${o.key.join(' . ')}${o.value ? ` : ${o.value.join(' . ')}` : ''} }`
+    case 'nft-guest':
+      return `table ${o.family} ${o.table} chain ${o.chain} insert ${o.rule}`
+  }
+}
+
+/** One line in the words of ip, bridge and nft, the namespace first (`H` for the host's own). */
+export const format = (o: KernelObject): string => {
+  const ns = nsOf(o)
+  return `${ns === '' ? 'H' : ns}: ${body(o)}`
+}
+
+export const sameObject = (a: KernelObject, b: KernelObject): boolean => a === b || body(a) === body(b)

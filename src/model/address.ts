@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Addresses of both families on one path: canonical text outside, bigint inside, the family as data. Parsing is the
+// ip-address library's; arithmetic is here. Everything that comes in is made canonical, so texts can be compared.
+import { Address4, Address6 } from 'ip-address'
+import { WeftError } from '../base/errors.ts'
+
+export type Family = 4 | 6
+
+export interface Address {
+  readonly family: Family
+  readonly value: bigint
+}
+
+export interface Prefix extends Address {
+  /** value is the network address: no host bits. */
+  readonly length: number
+}
+
+export const bits = (family: Family): number => (family === 4 ? 32 : 128)
+export const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4)
+
+/** '10.1.0.1' or 'fd77::1'. Throws INVALID naming `field`. */
+export const parseAddress = (text: string, field = 'address'): Address => {
+  try {
+    if (text.includes('/') || text.includes('%')) throw new Error('a plain address is wanted')
+    return familyOf(text) === 4
+      ? { family: 4, value: new Address4(text).bigInt() }
+      : { family: 6, value: new Address6(text).bigInt() }
+  } catch (error) {
+    throw new WeftError('INVALID', `${field} ${JSON.stringify(text)} is not an IP address`, { cause: error })
+  }
+}
+
+/** Canonical text; IPv6 as in RFC 5952. */
+export const formatAddress = ({ family, value }: Address): string => {
+  if (family === 4) return `${(value >> 24n) & 255n}.${(value >> 16n) & 255n}.${(value >> 8n) & 255n}.${value & 255n}`
+  return Address6.fromBigInt(value).correctForm()
+}
+
+/** Canonical text of an address in any spelling. */
+export const canonical = (text: string, field?: string): string => formatAddress(parseAddress(text, field))
+
+const mask = (family: Family, length: number): bigint => {
+  const width = BigInt(bits(family))
+  return ((1n << BigInt(length)) - 1n) << (width - BigInt(length))
+}
+
+/** '10.1.2.3/16' → address 10.1.2.3 and prefix 10.1.0.0/16. Throws INVALID. */
+export const parseInterface = (text: string, field = 'prefix'): { address: Address; prefix: Prefix } => {
+  const slash = text.indexOf('/')
+  const length = Number(text.slice(slash + 1))
+  if (slash < 0 || !/^\d{1,3}$/.test(text.slice(slash + 1)))
+    throw new WeftError(
+      'INVALID',
+      `${field} ${JSON.stringify(text)} is not an address with a prefix length, such as 10.1.0.0/16`,
+    )
+  const address = parseAddress(text.slice(0, slash), field)
+  if (length > bits(address.family))
+    throw new WeftError(
+      'INVALID',
+      `${field} ${JSON.stringify(text)}: the prefix length is at most ${bits(address.family)}`,
+    )
+  return { address, prefix: { family: address.family, value: address.value & mask(address.family, length), length } }
+}
+
+/** '10.1.0.0/16'; host bits are refused. */
+export const parsePrefix = (text: string, field = 'prefix'): Prefix => {
+  const { address, prefix } = parseInterface(text, field)
+  if (address.value !== prefix.value)
+    throw new WeftError('INVALID', `${field} ${JSON.stringify(text)} has host bits set: write ${formatPrefix(prefix)}`)
+  return prefix
+}
+
+export const formatPrefix = (prefix: Prefix): string => `${formatAddress(prefix)}/${prefix.length}`
+export const withLength = (address: string, prefix: string): string =>
+  `${address}/${prefix.slice(prefix.indexOf('/') + 1)}`
+
+/** Number of addresses, network and broadcast included. */
+export const sizeOf = (prefix: Prefix): bigint => 1n << BigInt(bits(prefix.family) - prefix.length)
+
+export const contains = (prefix: Prefix, address: Address): boolean =>
+  prefix.family === address.family && (address.value & mask(prefix.family, prefix.length)) === prefix.value
+
+export const overlaps = (a: Prefix, b: Prefix): boolean =>
+  a.family === b.family && (a.length <= b.length ? contains(a, b) : contains(b, a))
+
+/** Every prefix of `length` inside `within`, lowest first. */
+export const subnets = function* (within: Prefix, length: number): Generator<Prefix> {
+  const step = 1n << BigInt(bits(within.family) - length)
+  const end = within.value + sizeOf(within)
+  for (let value = within.value; value < end; value += step) yield { family: within.family, value, length }
+}
+
+const hex = (value: number): string => value.toString(16).padStart(2, '0')
+
+/** MAC of a two-byte tag and 32 bits: '02:7e' + node number, '02:77' + IPv4 address. */
+export const macOf = (tag: '02:7e' | '02:7f' | '02:77', value: number): string =>
+  `${tag}:${hex(value >>> 24)}:${hex((value >>> 16) & 255)}:${hex((value >>> 8) & 255)}:${hex(value & 255)}`
+
+/** Canonical lower-case MAC; throws INVALID. */
+export const parseMac = (text: string, field = 'mac address'): string => {
+  const lower = text.toLowerCase()
+  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(lower))
+    throw new WeftError('INVALID', `${field} ${JSON.stringify(text)} is not six hexadecimal bytes with colons`)
+  return lower
+}
+
+/** Link-local address with the modified EUI-64 of a MAC (RFC 4291 appendix A). */
+export const linkLocalOf = (mac: string): string => {
+  const b = mac.split(':').map(byte => Number.parseInt(byte, 16)) as [number, number, number, number, number, number]
+  const groups = [0xfe80, 0, 0, 0, ((b[0] ^ 2) << 8) | b[1], (b[2] << 8) | 0xff, 0xfe00 | b[3], (b[4] << 8) | b[5]]
+  return formatAddress({ family: 6, value: groups.reduce((sum, group) => (sum << 16n) | BigInt(group), 0n) })
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A cluster network: the thing in the store that every engine shows as a Docker network of its own.
+import type { NetworkId, NodeName } from './ids.ts'
+
+export interface Pool {
+  /** CIDR. */
+  readonly prefix: string
+  /** --ip-range, CIDR inside prefix. */
+  readonly range?: string
+  /** Plain address; absent on --internal networks made without one. */
+  readonly gateway?: string
+  /** --aux-address: name → address. */
+  readonly aux?: Readonly<Record<string, string>>
+}
+
+export type NetworkState =
+  | { readonly kind: 'active' }
+  /** Asked to go at `since` (ISO 8601); every live node acknowledges or vetoes. */
+  | { readonly kind: 'removing'; readonly since: string; readonly by: NodeName; readonly acks: readonly NodeName[] }
+
+export interface Network {
+  readonly id: NetworkId
+  /** Absent until the engine's API has shown the name that its user gave. */
+  readonly name?: string
+  readonly vni: number
+  readonly pools: readonly Pool[]
+  /** Inside MTU in bytes, fixed at creation. */
+  readonly mtu: number
+  readonly options: Readonly<Record<string, string>>
+  readonly labels: Readonly<Record<string, string>>
+  readonly internal: boolean
+  readonly attachable: boolean
+  readonly ipv6: boolean
+  readonly state: NetworkState
+  /** By whose command: Docker's on `node`, or weft's. */
+  readonly origin: { readonly by: 'docker' | 'weft'; readonly node: NodeName }
+}
+
+/** pools/<cidr>: who holds a prefix. Without CreateNetwork within a minute its node frees it. */
+export interface PoolClaim {
+  readonly network: NetworkId
+  readonly node: NodeName
+  /** False between RequestPool and CreateNetwork. */
+  readonly settled: boolean
+  readonly range?: string
+  /** Name that the IPAM option weft.network asked for, of a network that is to be new. */
+  readonly wanted?: string
+}
+
+export interface NameClaim {
+  readonly network: NetworkId
+}
+export interface VniClaim {
+  readonly network: NetworkId
+}
