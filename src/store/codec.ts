@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Records as text: JSON with a format version, checked field by field when read, because a store is somebody else's
+// machine. Unknown fields are dropped (a newer weft may write them); a wrong type is an error naming key and field.
+import { z } from 'zod'
+import { WeftError } from '../base/errors.ts'
+import type { Cluster } from '../model/cluster.ts'
+import type { AddressClaim, Endpoint, MacClaim, NodeNumberClaim, PortClaim } from '../model/endpoint.ts'
+import type { NameClaim, Network, PoolClaim, VniClaim } from '../model/network.ts'
+import type { Node, Presence } from '../model/node.ts'
+
+/** Optional fields are absent, never undefined (exactOptionalPropertyTypes). */
+type Exact<T> = z.ZodType<T, unknown>
+
+const strings = z.record(z.string(), z.string())
+const resting = z.object({ kind: z.literal('resting'), until: z.number() })
+
+const pool = z.object({
+  prefix: z.string(),
+  range: z.string().exactOptional(),
+  gateway: z.string().exactOptional(),
+  aux: strings.exactOptional(),
+})
+
+const workload = z.object({
+  container: z.string(),
+  name: z.string(),
+  hostname: z.string().exactOptional(),
+  aliases: z.array(z.string()),
+  labels: strings,
+  project: z.string().exactOptional(),
+  service: z.string().exactOptional(),
+})
+
+const portMapping = z.object({
+  proto: z.enum(['tcp', 'udp', 'sctp']),
+  port: z.number().int(),
+  hostPort: z.number().int(),
+  hostIp: z.string().exactOptional(),
+})
+
+export const schemas = {
+  cluster: z.object({
+    id: z.string(),
+    pools: z.array(z.string()),
+    underlayFamily: z.union([z.literal(4), z.literal(6)]),
+    vxlanPort: z.number().int(),
+    reservedPorts: z.array(z.number().int()),
+    created: z.string(),
+  }) satisfies Exact<Cluster>,
+  node: z.object({
+    name: z.string(),
+    number: z.number().int().min(1).max(65535),
+    instance: z.string(),
+    boot: z.string(),
+    vtep: z.string(),
+    mtu: z.number().int(),
+    routes: z.array(z.string()),
+    version: z.string(),
+    drained: z.boolean().exactOptional(),
+    fenced: z.string().exactOptional(),
+  }) satisfies Exact<Node>,
+  presence: z.object({
+    node: z.string(),
+    instance: z.string(),
+    boot: z.string(),
+    applied: z.string(),
+  }) satisfies Exact<Presence>,
+  network: z.object({
+    id: z.string(),
+    name: z.string().exactOptional(),
+    vni: z.number().int().min(1).max(0xfffffe),
+    pools: z.array(pool).min(1),
+    mtu: z.number().int().min(576).max(65535),
+    options: strings,
+    labels: strings,
+    internal: z.boolean(),
+    attachable: z.boolean(),
+    ipv6: z.boolean(),
+    state: z.discriminatedUnion('kind', [
+      z.object({ kind: z.literal('active') }),
+      z.object({ kind: z.literal('removing'), since: z.string(), by: z.string(), acks: z.array(z.string()) }),
+    ]),
+    origin: z.object({ by: z.enum(['docker', 'weft']), node: z.string() }),
+  }) satisfies Exact<Network>,
+  poolClaim: z.object({
+    network: z.string(),
+    node: z.string(),
+    settled: z.boolean(),
+    range: z.string().exactOptional(),
+    wanted: z.string().exactOptional(),
+  }) satisfies Exact<PoolClaim>,
+  nameClaim: z.object({ network: z.string() }) satisfies Exact<NameClaim>,
+  vniClaim: z.object({ network: z.string() }) satisfies Exact<VniClaim>,
+  endpoint: z.object({
+    id: z.string(),
+    network: z.string(),
+    node: z.string(),
+    boot: z.string(),
+    addresses: z.array(z.string()).min(1),
+    mac: z.string(),
+    ports: z.array(portMapping),
+    gateway: z.boolean(),
+    workload: workload.exactOptional(),
+    identity: z.number().int().min(0).max(65535),
+  }) satisfies Exact<Endpoint>,
+  addressClaim: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('spare'), node: z.string(), boot: z.string(), since: z.number() }),
+    z.object({ kind: z.literal('reserved'), node: z.string(), boot: z.string(), since: z.number() }),
+    z.object({ kind: z.literal('bound'), node: z.string(), boot: z.string(), endpoint: z.string() }),
+    resting,
+  ]) satisfies Exact<AddressClaim>,
+  macClaim: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('bound'), node: z.string(), endpoint: z.string() }),
+    resting,
+  ]) satisfies Exact<MacClaim>,
+  nodeNumber: z.object({ node: z.string(), instance: z.string() }) satisfies Exact<NodeNumberClaim>,
+  portClaim: z.object({ network: z.string(), holders: z.array(z.string()) }) satisfies Exact<PortClaim>,
+} as const
+
+export type RecordKind = keyof typeof schemas
+export type RecordOf<K extends RecordKind> = z.output<(typeof schemas)[K]>
+
+const formatVersion = 1
+
+export const encode = <K extends RecordKind>(_kind: K, record: RecordOf<K>): string =>
+  JSON.stringify({ v: formatVersion, ...record })
+
+/** Throws INVALID naming key and field. */
+export const decode = <K extends RecordKind>(kind: K, key: string, text: string): RecordOf<K> => {
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (error) {
+    throw new WeftError('INVALID', `store key ${key}: not JSON`, { cause: error })
+  }
+  const version = (json as { v?: unknown } | null)?.v
+  if (version !== formatVersion)
+    throw new WeftError(
+      'INVALID',
+      `store key ${key}: format version ${String(version)}, this weft reads ${formatVersion}`,
+    )
+  const result = schemas[kind].safeParse(json)
+  if (result.success) return result.data as RecordOf<K>
+  const issue = result.error.issues[0]!
+  throw new WeftError('INVALID', `store key ${key}: field ${issue.path.join('.') || '(record)'}: ${issue.message}`)
+}

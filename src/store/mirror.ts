@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// The store's records in memory, decoded and indexed, kept by one watch. Everybody who reads desired state reads this;
+// a record that cannot be decoded is left out and named in `damaged`, it never stops the others.
+
+import { describe } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Log } from '../base/log.ts'
+import type { Cluster } from '../model/cluster.ts'
+import type { AddressClaim, Endpoint, MacClaim } from '../model/endpoint.ts'
+import type { NameClaim, Network, PoolClaim } from '../model/network.ts'
+import type { Node, Presence } from '../model/node.ts'
+import type { Snapshot, Versioned } from '../model/snapshot.ts'
+import { decode, type RecordKind } from './codec.ts'
+import { poolOfKey, splitKey } from './keys.ts'
+import type { Change, Store } from './store.ts'
+
+/** Which records changed: [table, key part, key part?], e.g. ['endpoints', network, endpoint]. */
+export type ChangedKey = readonly string[]
+
+export interface MirrorStatus {
+  readonly available: boolean
+  readonly error: string | undefined
+  /** Records that could not be decoded: key → why. */
+  readonly damaged: ReadonlyMap<string, string>
+  readonly records: number
+}
+
+export interface Mirror extends Closeable {
+  readonly snapshot: Snapshot
+  readonly status: MirrorStatus
+  /** Resolves with the first snapshot. */
+  ready(signal?: AbortSignal): Promise<void>
+  /** Called after each batch with what changed; 'all' for the first snapshot. Returns the unsubscriber. */
+  subscribe(listener: (changed: readonly ChangedKey[] | 'all') => void): () => void
+  /** Called when the store becomes unreachable or comes back. */
+  onAvailability(listener: (available: boolean) => void): () => void
+  /** Resolves when the mirror has seen this revision. */
+  reached(revision: bigint, signal?: AbortSignal): Promise<void>
+}
+
+type Table<T> = Map<string, Versioned<T>>
+const kinds: Readonly<Record<string, RecordKind>> = {
+  cluster: 'cluster',
+  nodes: 'node',
+  presence: 'presence',
+  networks: 'network',
+  'network-names': 'nameClaim',
+  pools: 'poolClaim',
+  endpoints: 'endpoint',
+  addresses: 'addressClaim',
+  macs: 'macClaim',
+}
+
+class Tables implements Snapshot {
+  revision = 0n
+  cluster: Versioned<Cluster> | undefined
+  readonly nodes: Table<Node> = new Map()
+  readonly presence: Table<Presence> = new Map()
+  readonly networks: Table<Network> = new Map()
+  readonly names: Table<NameClaim> = new Map()
+  readonly pools: Table<PoolClaim> = new Map()
+  readonly #endpoints = new Map<string, Table<Endpoint>>()
+  readonly #addresses = new Map<string, Table<AddressClaim>>()
+  readonly #macs = new Map<string, Table<MacClaim>>()
+
+  endpoints = (network: string): Table<Endpoint> => inner(this.#endpoints, network)
+  addresses = (network: string): Table<AddressClaim> => inner(this.#addresses, network)
+  macs = (network: string): Table<MacClaim> => inner(this.#macs, network)
+
+  /** Only for writing: the table and the key inside it that a store key lands in. */
+  place(parts: readonly string[]): { table: Map<string, Versioned<unknown>>; key: string } | undefined {
+    const [head, a, b] = parts as [string, string, string]
+    const at = (table: Map<string, unknown>, key: string) => ({ table: table as Map<string, Versioned<unknown>>, key })
+    switch (head) {
+      case 'nodes':
+        return at(this.nodes, a)
+      case 'presence':
+        return at(this.presence, a)
+      case 'networks':
+        return at(this.networks, a)
+      case 'network-names':
+        return at(this.names, a)
+      case 'pools':
+        return at(this.pools, poolOfKey(a))
+      case 'endpoints':
+        return at(owned(this.#endpoints, a), b)
+      case 'addresses':
+        return at(owned(this.#addresses, a), b)
+      case 'macs':
+        return at(owned(this.#macs, a), b)
+      default:
+        return undefined
+    }
+  }
+}
+
+const inner = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => tables.get(network) ?? new Map()
+const owned = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => {
+  const known = tables.get(network)
+  if (known) return known
+  const table: Table<T> = new Map()
+  tables.set(network, table)
+  return table
+}
+
+export const openMirror = (store: Store, log: Log): Mirror => {
+  const tables = new Tables()
+  const damaged = new Map<string, string>()
+  const listeners = new Set<(changed: readonly ChangedKey[] | 'all') => void>()
+  const availability = new Set<(available: boolean) => void>()
+  const waiting = new Set<{ revision: bigint; resolve: () => void; reject: (error: Error) => void }>()
+  const stop = new AbortController()
+  const first = Promise.withResolvers<void>()
+  first.promise.catch(() => {})
+  let available = false
+  let problem: string | undefined
+  let records = 0
+
+  const take = ({ key, entry }: Change): ChangedKey => {
+    const parts = splitKey(key)
+    const kind = kinds[parts[0]!]
+    if (!kind) return parts
+    damaged.delete(key)
+    const place = tables.place(parts)
+    if (place?.table.delete(place.key)) records--
+    if (!place) tables.cluster = undefined
+    if (!entry) return parts
+    try {
+      const versioned = { record: decode(kind, key, entry.value), revision: entry.revision }
+      if (place) place.table.set(place.key, versioned)
+      else tables.cluster = versioned as Versioned<Cluster>
+      records++
+    } catch (error) {
+      damaged.set(key, describe(error))
+      log.error({ key, err: describe(error) }, 'damaged record left out')
+    }
+    return parts
+  }
+
+  const reach = (revision: bigint): void => {
+    tables.revision = revision
+    for (const waiter of waiting) {
+      if (waiter.revision > revision) continue
+      waiting.delete(waiter)
+      waiter.resolve()
+    }
+  }
+
+  const run = async (): Promise<void> => {
+    for await (const event of store.watch('', stop.signal)) {
+      switch (event.kind) {
+        case 'snapshot':
+          for (const entry of event.entries) take({ key: entry.key, entry })
+          available = true
+          reach(event.revision)
+          first.resolve()
+          for (const listener of listeners) listener('all')
+          break
+        case 'changes': {
+          const changed = event.changes.map(take)
+          reach(event.revision)
+          for (const listener of listeners) listener(changed)
+          break
+        }
+        case 'unavailable':
+        case 'available':
+          available = event.kind === 'available'
+          problem = event.kind === 'unavailable' ? describe(event.error) : undefined
+          for (const listener of availability) listener(available)
+          break
+      }
+    }
+  }
+  const running = run().catch(error => {
+    if (!stop.signal.aborted) log.error({ err: error }, 'store watch ended')
+    problem = describe(error)
+    available = false
+  })
+
+  return {
+    snapshot: tables,
+    get status() {
+      return { available, error: problem, damaged, records }
+    },
+    ready: signal => abortable(first.promise, signal),
+    subscribe(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    onAvailability(listener) {
+      availability.add(listener)
+      return () => availability.delete(listener)
+    },
+    reached(revision, signal) {
+      if (tables.revision >= revision) return Promise.resolve()
+      const waiter = { revision, ...Promise.withResolvers<void>() }
+      waiting.add(waiter)
+      return abortable(waiter.promise, signal).finally(() => waiting.delete(waiter))
+    },
+    async close() {
+      stop.abort(new Error('closed'))
+      await running
+      const closed = new Error('mirror closed')
+      first.reject(closed)
+      for (const waiter of waiting) waiter.reject(closed)
+    },
+  }
+}
+
+const abortable = <T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> => {
+  if (!signal) return promise
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error)
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}
