@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a planner knows of this host beside the store's snapshot: facts that no other node needs.
+import type { NetworkId, NodeName } from '../model/ids.ts'
+
+export interface Host {
+  readonly node: NodeName
+  readonly underlay: { readonly dev: string; readonly mtu: number }
+  /** Networks that this engine shows; slot numbers the link network (overlay/links). */
+  readonly bound: ReadonlyMap<NetworkId, { readonly slot: number }>
+  /** net.ipv4.ip_forward is off: forwarding that we open for our links must not open the host to others. */
+  readonly closed4: boolean
+  /** The same of net.ipv6.conf.all.forwarding, as found before weft switched it on. */
+  readonly closed6: boolean
+  /** The underlay device takes its default route from router advertisements. */
+  readonly acceptsRa: boolean
+  /** Docker's chain for others' accepts, where it is nft's: family and table, else absent. */
+  readonly dockerUser: readonly { readonly family: 'ip' | 'ip6'; readonly table: string; readonly chain: string }[]
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The nft sets and maps of the data path, declared once: tables hold constant rules, and everything that changes with
+// the cluster is an element of one of these.
+import type { NftElementObject, NftFamily, NftSetObject, NftType } from '../kernel/objects.ts'
+import { table } from './names.ts'
+
+const declare =
+  (family: NftFamily, set: string, key: readonly NftType[], value?: readonly NftType[]) =>
+  (ns: string): NftSetObject => ({ kind: 'nft-set', ns, family, table, set, key, ...(value ? { value } : {}) })
+
+/** netdev weft, N: address of a local endpoint → mark of a frame that comes back from the gateway with it. */
+export const returning = {
+  4: declare('netdev', 'returning4', ['ipv4_addr'], ['mark']),
+  6: declare('netdev', 'returning6', ['ipv6_addr'], ['mark']),
+} as const
+
+/** inet weft, N: MACs of local endpoints. */
+export const localMacs = declare('inet', 'local_macs', ['ether_addr'])
+/** inet weft, N: MACs of local endpoints whose traffic is tracked; all other frames pass by. */
+export const tracked = declare('inet', 'tracked', ['ether_addr'])
+/** inet weft, N: entry node of a mesh flow: node MAC → conntrack zone, and back. */
+export const zoneOf = declare('inet', 'zone_of', ['ether_addr'], ['ct_zone'])
+export const macOfZone = declare('inet', 'mac_of_zone', ['ct_zone'], ['ether_addr'])
+/** inet weft, N: backend MAC, protocol, published port → container port. */
+export const published = declare('inet', 'published', ['ether_addr', 'inet_proto', 'inet_service'], ['inet_service'])
+
+/** inet weft, M: protocol, published port → backend. */
+export const backends = {
+  4: declare('inet', 'backends4', ['inet_proto', 'inet_service'], ['ipv4_addr']),
+  6: declare('inet', 'backends6', ['inet_proto', 'inet_service'], ['ipv6_addr']),
+} as const
+
+/** inet weft, H: protocol, port → gateway of the network that publishes it; any address, or one of this host's. */
+export const hostPorts = {
+  4: declare('inet', 'ports4', ['inet_proto', 'inet_service'], ['ipv4_addr']),
+  6: declare('inet', 'ports6', ['inet_proto', 'inet_service'], ['ipv6_addr']),
+} as const
+export const hostPortsAt = {
+  4: declare('inet', 'ports_at4', ['ipv4_addr', 'inet_proto', 'inet_service'], ['ipv4_addr']),
+  6: declare('inet', 'ports_at6', ['ipv6_addr', 'inet_proto', 'inet_service'], ['ipv6_addr']),
+} as const
+/** inet weft, H: VXLAN addresses of all nodes. */
+export const vteps = {
+  4: declare('inet', 'vteps4', ['ipv4_addr']),
+  6: declare('inet', 'vteps6', ['ipv6_addr']),
+} as const
+
+export const element = (
+  set: NftSetObject,
+  key: readonly (string | number)[],
+  value?: readonly (string | number)[],
+): NftElementObject => ({
+  kind: 'nft-element',
+  set,
+  key: key.map(String),
+  ...(value ? { value: value.map(String) } : {}),
+})

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// N, the switch of a network on this node: bridge, VTEP, the gateway's port, and the tables whose rules never change
+// while the network lives. The order of the rules is that of `docs/architecture.md`, The way of a packet.
+
+import type { KernelObject, NftChainObject, NftFamily, NftHook } from '../kernel/objects.ts'
+import { type Family, familyOf, formatPrefix, macOf, parsePrefix } from '../model/address.ts'
+import type { Cluster } from '../model/cluster.ts'
+import { identity, mark } from '../model/ids.ts'
+import type { Network } from '../model/network.ts'
+import type { Node } from '../model/node.ts'
+import { bridge, gatewayLink, gatewayNs, gatewayPort, portChain, switchNs, table, vtep } from './names.ts'
+import { localMacs, macOfZone, published, returning, tracked, zoneOf } from './sets.ts'
+
+/** Answers DNS on every network, from M (`docs/architecture.md`, Names). */
+export const resolver = '169.254.77.53'
+
+export const nodeMac = (node: Node): string => macOf('02:7e', node.number)
+export const switchMac = (node: Node): string => macOf('02:7f', node.number)
+
+export const familiesOf = (network: Network): readonly Family[] => [
+  ...new Set(network.pools.map(pool => familyOf(pool.prefix))),
+]
+
+/** Gateway addresses that M holds. Networks without a way out have none, but M still answers DNS. */
+export const gateways = (network: Network): readonly { address: string; prefix: string }[] =>
+  network.pools.flatMap(pool => (pool.gateway === undefined ? [] : [{ address: pool.gateway, prefix: pool.prefix }]))
+
+export const planSwitch = (network: Network, node: Node, cluster: Cluster): KernelObject[] => {
+  const ns = switchNs(network.vni)
+  const own = nodeMac(node)
+  const sysctl = (path: string, value: string | number): KernelObject => ({
+    kind: 'sysctl',
+    ns,
+    path,
+    value: String(value),
+  })
+  const neighbour = (ip: string): KernelObject => ({ kind: 'neighbour', ns, dev: bridge, ip, mac: own })
+  return [
+    { kind: 'netns', ns },
+    sysctl('net/ipv6/conf/default/disable_ipv6', 1),
+    sysctl('net/ipv6/conf/default/addr_gen_mode', 1),
+    sysctl('net/ipv4/ip_forward', 0),
+    sysctl('net/ipv6/conf/all/forwarding', 0),
+    sysctl('net/ipv4/conf/all/rp_filter', 0),
+    sysctl('net/netfilter/nf_conntrack_tcp_loose', 0),
+    sysctl('net/bridge/bridge-nf-call-arptables', 0),
+    { kind: 'bridge', ns, name: bridge, mac: switchMac(node), mtu: network.mtu },
+    {
+      kind: 'vxlan',
+      ns,
+      name: vtep,
+      vni: network.vni,
+      local: node.vtep,
+      port: cluster.vxlanPort,
+      mtu: network.mtu,
+      master: bridge,
+    },
+    {
+      kind: 'veth',
+      ns,
+      name: gatewayPort,
+      mtu: network.mtu,
+      master: bridge,
+      peer: { ns: gatewayNs(network.vni), name: gatewayLink, mtu: network.mtu, mac: own },
+    },
+    sysctl(`net/ipv4/conf/${bridge}/forwarding`, 1),
+    sysctl(`net/ipv4/conf/${bridge}/rp_filter`, 0),
+    sysctl(`net/ipv6/conf/${bridge}/disable_ipv6`, 0),
+    { kind: 'port', ns, dev: vtep, hairpin: false, flood: false, spread: false, suppress: true },
+    { kind: 'port', ns, dev: gatewayPort, hairpin: false, flood: false, spread: false, suppress: true },
+    ...network.pools.map(
+      (pool): KernelObject => ({ kind: 'route', ns, to: formatPrefix(parsePrefix(pool.prefix)), dev: bridge }),
+    ),
+    { kind: 'fdb-port', ns, dev: gatewayPort, mac: own },
+    neighbour(resolver),
+    ...gateways(network).map(gateway => neighbour(gateway.address)),
+    ...planFilters(ns, node),
+    ...planTracking(ns, node),
+  ]
+}
+
+/**
+ * While no endpoint here is tracked, frames pass N as they would a plain bridge. The network wants '0', a tracked
+ * endpoint '1' with a higher rank.
+ */
+export const trackingSwitch = (network: Network, value: '0' | '1'): KernelObject[] =>
+  ['net/bridge/bridge-nf-call-iptables', 'net/bridge/bridge-nf-call-ip6tables'].map(path => ({
+    kind: 'sysctl',
+    ns: switchNs(network.vni),
+    path,
+    value,
+  }))
+
+const chains =
+  (ns: string, family: NftFamily) =>
+  (chain: string, rules: readonly string[], hook?: NftHook): NftChainObject => ({
+    kind: 'nft-chain',
+    ns,
+    family,
+    table,
+    chain,
+    rules,
+    ...(hook ? { hook } : {}),
+  })
+
+export const ingress = (device: string, policy: 'accept' | 'drop'): NftHook => ({
+  type: 'filter',
+  hook: 'ingress',
+  priority: 0,
+  policy,
+  device,
+})
+
+/** Table netdev weft: who may say what at which port; the ports of containers add their own chains. */
+const planFilters = (ns: string, node: Node): KernelObject[] => {
+  const chain = chains(ns, 'netdev')
+  const notToSwitch = `ether daddr ${switchMac(node)} drop`
+  return [
+    { kind: 'nft-table', ns, family: 'netdev', table },
+    returning[4](ns),
+    returning[6](ns),
+    // what IPv6 needs before a node has an address; targets of advertisements were checked before
+    chain('discovery', [
+      'icmpv6 type nd-neighbor-solicit accept',
+      'icmpv6 type nd-neighbor-advert accept',
+      'icmpv6 type nd-router-solicit accept',
+      'icmpv6 type mld-listener-report accept',
+      'icmpv6 type mld2-listener-report accept',
+      'drop',
+    ]),
+    chain(portChain(vtep), [notToSwitch], ingress(vtep, 'accept')),
+    chain(
+      portChain(gatewayPort),
+      [
+        notToSwitch,
+        `meta mark set ${hex(mark.fromGateway | identity.world)}`,
+        'meta mark set ip saddr map @returning4',
+        'meta mark set ip6 saddr map @returning6',
+      ],
+      ingress(gatewayPort, 'accept'),
+    ),
+  ]
+}
+
+/** Table inet weft: connections of tracked endpoints. Reached through br_netfilter, only while somebody is tracked. */
+const planTracking = (ns: string, node: Node): KernelObject[] => {
+  const chain = chains(ns, 'inet')
+  const own = nodeMac(node)
+  const base = (type: NftHook['type'], hook: NftHook['hook'], priority: number): NftHook => ({
+    type,
+    hook,
+    priority,
+    policy: 'accept',
+  })
+  const kinds = hex(mark.fromPort | mark.fromGateway)
+  return [
+    { kind: 'nft-table', ns, family: 'inet', table },
+    ...[localMacs, tracked, zoneOf, macOfZone, published].map(set => set(ns)),
+    chain(
+      'raw',
+      [
+        'ether saddr != @tracked ether daddr != @tracked notrack accept',
+        `meta mark & ${kinds} == ${hex(mark.fromPort)} goto from_port`,
+        `meta mark & ${kinds} == ${hex(mark.fromGateway)} goto from_gateway`,
+        `ether daddr ${own} notrack accept`,
+        `meta mark & 0x0000ffff == ${hex(identity.world)} ct original zone set ether saddr map @zone_of`,
+      ],
+      base('filter', 'prerouting', -300),
+    ),
+    chain('from_port', [`ether daddr != ${own} accept`]),
+    chain('from_gateway', [
+      `ether daddr @local_macs ct original zone set ${node.number} accept`,
+      `meta mark & 0x0000ffff != ${hex(identity.world)} accept`,
+      'notrack',
+    ]),
+    chain(
+      'home',
+      [`ether daddr ${own} ct direction reply ether daddr set ct original zone map @mac_of_zone`],
+      base('filter', 'prerouting', -150),
+    ),
+    chain(
+      'translate',
+      [
+        `meta mark & 0x0000ffff == ${hex(identity.world)} meta l4proto { tcp, udp } dnat to :ether daddr . meta l4proto . th dport map @published`,
+      ],
+      base('nat', 'prerouting', -100),
+    ),
+    // empty, but its presence lets conntrack make reply tuples unique by the client's port
+    chain('unique', [], base('nat', 'postrouting', 100)),
+  ]
+}
+
+export const hex = (value: number): string => `0x${value.toString(16).padStart(8, '0')}`

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// A unit is what is planned by itself: the kernel objects of one thing, from few records. Which units a changed record
+// touches is said here; what they become, in plan.
+
+import type { KernelObject } from '../kernel/objects.ts'
+import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
+import type { Snapshot } from '../model/snapshot.ts'
+import type { Host } from './host.ts'
+
+export type Unit =
+  /** H: the host's own tables. Inputs: cluster, this node, Host. */
+  | { readonly kind: 'host' }
+  /** H: the way to a peer. Inputs: that node. */
+  | { readonly kind: 'node'; readonly node: NodeName }
+  /** N and M of a bound network. Inputs: network, this node, Host. */
+  | { readonly kind: 'network'; readonly network: NetworkId }
+  /** A peer's gateway as seen in a bound network. Inputs: network, that node. */
+  | { readonly kind: 'peer'; readonly network: NetworkId; readonly node: NodeName }
+  /** Inputs: network, endpoint, its node. */
+  | { readonly kind: 'endpoint'; readonly network: NetworkId; readonly endpoint: EndpointId }
+
+export type UnitKey = string
+
+export const unitKey = (unit: Unit): UnitKey => {
+  switch (unit.kind) {
+    case 'host':
+      return 'host'
+    case 'node':
+      return `node ${unit.node}`
+    case 'network':
+      return `network ${unit.network}`
+    case 'peer':
+      return `peer ${unit.network} ${unit.node}`
+    case 'endpoint':
+      return `endpoint ${unit.network} ${unit.endpoint}`
+  }
+}
+
+/** What a unit wants. Where units disagree about a key the higher rank wins, then the newer record. */
+export interface Wanted {
+  readonly object: KernelObject
+  readonly rank: number
+}
+
+export interface Planned {
+  readonly wanted: readonly Wanted[]
+  /** Revision of the record that the unit is about. */
+  readonly revision: bigint
+}
+
+export const nothing: Planned = { wanted: [], revision: 0n }
+
+/** Every unit that a network's record, binding or removal touches. */
+export const unitsOfNetwork = function* (network: NetworkId, snapshot: Snapshot): Generator<Unit> {
+  yield { kind: 'network', network }
+  for (const node of snapshot.nodes.keys()) yield { kind: 'peer', network, node }
+  for (const endpoint of snapshot.endpoints(network).keys()) yield { kind: 'endpoint', network, endpoint }
+}
+
+export const allUnits = function* (snapshot: Snapshot, host: Host): Generator<Unit> {
+  yield { kind: 'host' }
+  for (const node of snapshot.nodes.keys()) yield { kind: 'node', node }
+  for (const network of host.bound.keys()) yield* unitsOfNetwork(network, snapshot)
+}
+
+/** Units that a changed record touches; 'all' when it touches everything. */
+export const unitsOfChange = (key: readonly string[], snapshot: Snapshot, host: Host): Iterable<Unit> | 'all' => {
+  const [table, a, b] = key as [string, string, string]
+  switch (table) {
+    case 'cluster':
+      return 'all'
+    case 'nodes':
+      return a === host.node ? 'all' : unitsOfNode(a, snapshot, host)
+    case 'networks':
+      return host.bound.has(a) ? unitsOfNetwork(a, snapshot) : []
+    case 'endpoints':
+      return host.bound.has(a) ? [{ kind: 'endpoint', network: a, endpoint: b }] : []
+    default:
+      return []
+  }
+}
+
+const unitsOfNode = function* (node: NodeName, snapshot: Snapshot, host: Host): Generator<Unit> {
+  yield { kind: 'node', node }
+  for (const network of host.bound.keys()) {
+    yield { kind: 'peer', network, node }
+    for (const [endpoint, { record }] of snapshot.endpoints(network))
+      if (record.node === node) yield { kind: 'endpoint', network, endpoint }
+  }
+}
