@@ -32,8 +32,11 @@ export type KernelEvent =
 export interface Kernel extends Closeable {
   /** Our namespaces that exist now, H ('') first. */
   namespaces(): Promise<readonly Ns[]>
-  /** Everything of ours in one namespace, links through nft elements. A namespace that is gone gives nothing. */
-  observe(ns: Ns): Promise<readonly KernelObject[]>
+  /**
+   * Everything of ours in one namespace, links through nft elements. A namespace that is
+   * gone gives nothing. Sysctls cannot be listed: those of the given objects are read.
+   */
+  observe(ns: Ns, sysctls?: readonly KernelObject[]): Promise<readonly KernelObject[]>
   /** Do all operations in the order given, batched; goes on after failures; one result per operation. */
   apply(operations: readonly Operation[]): Promise<readonly OperationResult[]>
   /** Follow our namespaces; those that apply creates are followed from their creation. */

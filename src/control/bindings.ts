@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which Docker network of this engine is which cluster network. Docker never repeats CreateNetwork, so this is kept on
+// disk and written before the answer. A binding also holds the slot of the network's link to the host.
+
+import { WeftError } from '../base/errors.ts'
+import { readIfPresent, writeDurably } from '../base/file.ts'
+import { keyedQueue } from '../base/queue.ts'
+import type { NetworkId } from '../model/ids.ts'
+
+export interface Binding {
+  /** Docker's NetworkID. */
+  readonly docker: string
+  readonly network: NetworkId
+  readonly slot: number
+}
+
+export interface Bindings {
+  byDocker(docker: string): Binding | undefined
+  byNetwork(network: NetworkId): Binding | undefined
+  all(): Iterable<Binding>
+  /** Live view for planners. */
+  readonly bound: ReadonlyMap<NetworkId, Binding>
+  bind(docker: string, network: NetworkId): Promise<Binding>
+  unbind(docker: string): Promise<void>
+}
+
+export const openBindings = async (path: string, slots: number, changed: () => void): Promise<Bindings> => {
+  const text = await readIfPresent(path)
+  const bound = new Map<NetworkId, Binding>()
+  const byDocker = new Map<string, Binding>()
+  const put = (binding: Binding): void => {
+    bound.set(binding.network, binding)
+    byDocker.set(binding.docker, binding)
+  }
+  if (text !== undefined) for (const binding of parse(path, text)) put(binding)
+  const queue = keyedQueue()
+  const save = (): Promise<void> =>
+    queue.run('file', () => writeDurably(path, JSON.stringify({ v: 1, bindings: [...bound.values()] })))
+  const freeSlot = (): number => {
+    const used = new Set([...bound.values()].map(binding => binding.slot))
+    for (let slot = 0; slot < slots; slot++) if (!used.has(slot)) return slot
+    throw new WeftError('FULL', `this host has ${slots} weft networks, no more fit`)
+  }
+  return {
+    byDocker: docker => byDocker.get(docker),
+    byNetwork: network => bound.get(network),
+    all: () => bound.values(),
+    bound,
+    async bind(docker, network) {
+      const known = byDocker.get(docker)
+      if (known) return known
+      const other = bound.get(network)
+      if (other)
+        throw new WeftError('EXISTS', `this engine already shows that cluster network, as ${other.docker.slice(0, 12)}`)
+      const binding = { docker, network, slot: freeSlot() }
+      put(binding)
+      try {
+        await save()
+      } catch (error) {
+        bound.delete(network)
+        byDocker.delete(docker)
+        throw error
+      }
+      changed()
+      return binding
+    },
+    async unbind(docker) {
+      const binding = byDocker.get(docker)
+      if (!binding) return
+      byDocker.delete(docker)
+      bound.delete(binding.network)
+      await save()
+      changed()
+    },
+  }
+}
+
+const parse = (path: string, text: string): readonly Binding[] => {
+  try {
+    const { v, bindings } = JSON.parse(text) as { v: number; bindings: Binding[] }
+    if (v === 1) return bindings
+  } catch {
+    // reported below
+  }
+  throw new WeftError('INTERNAL', `${path} is damaged: restore it, or remove it and recreate this host's weft networks`)
+}

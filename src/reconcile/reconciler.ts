@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes the kernel match: units whose records changed are planned again, the difference to what the kernel says goes to
+// the kernel. One pass at a time; a failure is kept, reported and tried again with backoff; nothing is forgotten.
+import { backoff } from '../base/backoff.ts'
+import type { Clock, Timer } from '../base/clock.ts'
+import { describe, WeftError } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Log } from '../base/log.ts'
+import type { Converger } from '../control/converger.ts'
+import type { Kernel, KernelEvent, Operation } from '../kernel/kernel.ts'
+import { format, type KernelObject, keyOf, type Ns, nsOf, type ObjectKey, sameObject } from '../kernel/objects.ts'
+import type { NetworkId } from '../model/ids.ts'
+import type { Host } from '../overlay/host.ts'
+import { plan } from '../overlay/plan.ts'
+import { allUnits, type Unit, type UnitKey, unitKey, unitsOfChange, unitsOfNetwork } from '../overlay/unit.ts'
+import type { ChangedKey, Mirror } from '../store/mirror.ts'
+import { inOrder } from './order.ts'
+import type { ReconcilerStatus } from './status.ts'
+import { wantedObjects } from './wanted.ts'
+
+export interface ReconcilerParts {
+  readonly mirror: Mirror
+  readonly kernel: Kernel
+  /** Facts of this host, read anew at every plan. */
+  readonly host: () => Host
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export interface Reconciler extends Converger, Closeable {
+  /** Observes the kernel, plans everything, resolves after the first pass. */
+  start(): Promise<void>
+  status(): ReconcilerStatus
+  /** Full pass from a new observation, as in the background audit. */
+  audit(): Promise<void>
+  close(): Promise<void>
+}
+
+interface Failure {
+  readonly error: string
+  readonly since: string
+}
+
+const auditEveryMs = 5 * 60_000
+
+export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerParts): Reconciler => {
+  const wanted = wantedObjects()
+  const observed = new Map<ObjectKey, KernelObject>()
+  const planned = new Map<UnitKey, Unit>()
+  const dirtyUnits = new Map<UnitKey, Unit>()
+  const dirtyKeys = new Set<ObjectKey>()
+  const dirtyNs = new Set<Ns>()
+  const failing = new Map<ObjectKey, Failure>()
+  const permits = new Set<ObjectKey>() // ports that a driver call wants made
+  const lost = new Set<ObjectKey>()
+  const repairs: Record<string, number> = {}
+  const waiters = new Set<{ check: () => boolean; resolve: () => void }>()
+  const retry = backoff(50, 2000)
+  let passes = 0
+  let operations = 0
+  let lastPassMs = 0
+  let reached = 0n
+  let running: Promise<void> | undefined
+  let again = false
+  let started = false
+  let closed = false
+  let retryTimer: Timer | undefined
+  let auditTimer: Timer | undefined
+
+  const dirty = (units: Iterable<Unit>): void => {
+    for (const unit of units) dirtyUnits.set(unitKey(unit), unit)
+  }
+  const dirtyAll = (): void => {
+    for (const [key, unit] of planned) dirtyUnits.set(key, unit)
+    dirty(allUnits(mirror.snapshot, host()))
+  }
+  const dirtyNetwork = (network: NetworkId): void => {
+    for (const [key, unit] of planned) if ('network' in unit && unit.network === network) dirtyUnits.set(key, unit)
+    dirty(unitsOfNetwork(network, mirror.snapshot))
+  }
+
+  const onStore = (changed: readonly ChangedKey[] | 'all'): void => {
+    if (changed === 'all') dirtyAll()
+    else
+      for (const key of changed) {
+        if (key[0] === 'networks') dirtyNetwork(key[1]!)
+        const units = unitsOfChange(key, mirror.snapshot, host())
+        if (units === 'all') dirtyAll()
+        else dirty(units)
+      }
+    schedule()
+  }
+
+  const onKernel = (event: KernelEvent): void => {
+    if (event.kind === 'lost') dirtyNs.add(event.ns)
+    else
+      for (const { key, object } of event.observations) {
+        if (object) observed.set(key, object)
+        else observed.delete(key)
+        const desired = wanted.get(key)
+        const right = desired && object ? sameObject(desired, object) : desired === object
+        if (!right) dirtyKeys.add(key)
+      }
+    schedule()
+  }
+
+  const replan = (): void => {
+    const inputs = { snapshot: mirror.snapshot, host: host() }
+    for (const [key, unit] of dirtyUnits) {
+      const result = plan(unit, inputs)
+      if (result.wanted.length > 0) planned.set(key, unit)
+      else planned.delete(key)
+      for (const touched of wanted.update(key, result)) dirtyKeys.add(touched)
+    }
+    dirtyUnits.clear()
+  }
+
+  /** Looks at a namespace anew; what differs from before becomes dirty. */
+  const observe = async (ns: Ns): Promise<void> => {
+    const sysctls: KernelObject[] = []
+    for (const key of wanted.keys()) {
+      if (!key.startsWith(`sysctl ${ns} `)) continue
+      const object = wanted.get(key)
+      if (object) sysctls.push(object)
+    }
+    const found = new Map((await kernel.observe(ns, sysctls)).map(object => [keyOf(object), object]))
+    for (const [key, object] of observed)
+      if (nsOf(object) === ns && !found.has(key)) {
+        observed.delete(key)
+        dirtyKeys.add(key)
+      }
+    for (const [key, object] of found) {
+      observed.set(key, object)
+      dirtyKeys.add(key)
+    }
+    for (const key of wanted.keys()) {
+      const object = wanted.get(key)
+      if (object && nsOf(object) === ns && !found.has(key)) dirtyKeys.add(key)
+    }
+  }
+
+  const difference = (): Operation[] => {
+    const todo: Operation[] = []
+    const gone = (ns: Ns): boolean => observed.has(`netns ${ns}`) && !wanted.get(`netns ${ns}`)
+    for (const key of dirtyKeys) {
+      const desired = wanted.get(key)
+      const actual = observed.get(key)
+      failing.delete(key)
+      lost.delete(key)
+      if (desired && !actual) {
+        if (desired.kind === 'veth' && desired.port && !permits.has(key)) lost.add(key)
+        else todo.push({ kind: 'add', object: desired })
+      } else if (desired && actual && !sameObject(desired, actual)) {
+        todo.push({ kind: 'replace', object: desired, old: actual })
+      } else if (!desired && actual && actual.kind !== 'sysctl') {
+        // what is inside a namespace goes with it
+        if (actual.kind === 'netns' || !gone(nsOf(actual))) todo.push({ kind: 'remove', object: actual })
+        else observed.delete(key)
+      }
+    }
+    dirtyKeys.clear()
+    return withoutOrphans(todo)
+  }
+
+  /** Objects on a port that is lost cannot be; they wait for the port. */
+  const withoutOrphans = (todo: Operation[]): Operation[] => {
+    if (lost.size === 0) return todo
+    const gone = new Set([...lost].map(key => key.slice('link '.length)))
+    return todo.filter(({ kind, object }) => {
+      if (kind === 'remove') return true
+      const dev = object.kind === 'nft-chain' ? object.hook?.device : 'dev' in object ? object.dev : undefined
+      return dev === undefined || !gone.has(`${nsOf(object)} ${dev}`)
+    })
+  }
+
+  const count = (todo: readonly Operation[], repaired: ReadonlySet<ObjectKey>): void => {
+    for (const { object } of todo)
+      if (repaired.has(keyOf(object))) repairs[object.kind] = (repairs[object.kind] ?? 0) + 1
+  }
+
+  const pass = async (): Promise<void> => {
+    const from = clock.monotonic()
+    const revision = mirror.snapshot.revision
+    const drifted = new Set([...dirtyKeys].filter(key => !failing.has(key))) // without a new plan: others' doing
+    replan()
+    for (const ns of [...dirtyNs]) {
+      dirtyNs.delete(ns)
+      await observe(ns)
+    }
+    const failedBefore = new Map(failing)
+    const todo = inOrder(difference())
+    if (started) count(todo, drifted)
+    const results = todo.length === 0 ? [] : await kernel.apply(todo)
+    let failed = 0
+    for (const { operation, error } of results) {
+      const key = keyOf(operation.object)
+      if (error) {
+        failed++
+        const since = failedBefore.get(key)?.since ?? new Date(clock.now()).toISOString()
+        failing.set(key, { error: describe(error), since })
+        dirtyKeys.add(key)
+      } else {
+        failing.delete(key)
+        if (operation.kind === 'remove') observed.delete(key)
+        else observed.set(key, operation.object)
+        if (operation.kind === 'add') permits.delete(key)
+      }
+    }
+    passes++
+    operations += results.length
+    lastPassMs = clock.monotonic() - from
+    if (results.length > 0)
+      log.info(
+        {
+          operations: results.length,
+          failed,
+          ms: Math.round(lastPassMs),
+          ...(failed > 0 ? { first: failing.values().next().value?.error } : {}),
+        },
+        'pass',
+      )
+    if (failed > 0) {
+      retryTimer?.cancel()
+      retryTimer = clock.after(retry.next(), schedule)
+    } else {
+      retry.reset()
+      reached = revision
+    }
+    for (const waiter of waiters) if (waiter.check()) waiter.resolve()
+  }
+
+  const loop = async (): Promise<void> => {
+    do {
+      again = false
+      await pass()
+    } while (again && !closed)
+  }
+
+  function schedule(): void {
+    if (!started || closed) return
+    if (running) {
+      again = true
+      return
+    }
+    running = new Promise<void>(resolve => setImmediate(resolve))
+      .then(loop)
+      .catch(error => log.error({ err: error }, 'pass broke off'))
+      .finally(() => {
+        running = undefined
+        if (again) schedule()
+      })
+  }
+
+  const missing = (unit: UnitKey): KernelObject[] => {
+    const absent: KernelObject[] = []
+    for (const key of wanted.keysOf(unit)) {
+      const desired = wanted.get(key)
+      const actual = observed.get(key)
+      if (desired && !(actual && sameObject(desired, actual))) absent.push(desired)
+    }
+    return absent
+  }
+
+  const until = (unit: Unit, signal: AbortSignal, what: string): Promise<void> => {
+    const key = unitKey(unit)
+    dirtyUnits.set(key, unit)
+    schedule()
+    const check = (): boolean => !dirtyUnits.has(key) && planned.has(key) && missing(key).length === 0
+    return new Promise((resolve, reject) => {
+      const waiter = {
+        check,
+        resolve: () => {
+          waiters.delete(waiter)
+          signal.removeEventListener('abort', onAbort)
+          resolve()
+        },
+      }
+      const onAbort = (): void => {
+        waiters.delete(waiter)
+        const first = missing(key)[0]
+        const why = first
+          ? `${format(first)} is missing${failing.has(keyOf(first)) ? `: ${failing.get(keyOf(first))?.error}` : ''}`
+          : 'its record has not arrived here'
+        reject(new WeftError('NOT_REACHED', `${what} is not in the kernel yet: ${why}`))
+      }
+      if (signal.aborted) return onAbort()
+      signal.addEventListener('abort', onAbort, { once: true })
+      waiters.add(waiter)
+    })
+  }
+
+  const scheduleAudit = (): void => {
+    auditTimer = clock.after(auditEveryMs * (0.9 + Math.random() / 5), () => {
+      void reconciler
+        .audit()
+        .catch(error => log.error({ err: error }, 'audit failed'))
+        .finally(() => closed || scheduleAudit())
+    })
+  }
+
+  const reconciler: Reconciler = {
+    async start() {
+      await mirror.ready()
+      dirtyAll()
+      replan()
+      kernel.follow(onKernel)
+      for (const ns of await kernel.namespaces()) await observe(ns)
+      mirror.subscribe(onStore)
+      await pass()
+      started = true
+      scheduleAudit()
+      schedule()
+    },
+    async audit() {
+      for (const ns of await kernel.namespaces()) dirtyNs.add(ns)
+      dirtyAll()
+      schedule()
+      await running
+    },
+    async attach(network, endpoint, signal) {
+      const unit: Unit = { kind: 'endpoint', network, endpoint }
+      // the plan names the port; permit it before the pass that may make it
+      for (const { object } of plan(unit, { snapshot: mirror.snapshot, host: host() }).wanted)
+        if (object.kind === 'veth' && object.port) {
+          const key = keyOf(object)
+          if (!observed.has(key)) permits.add(key)
+          dirtyKeys.add(key)
+          lost.delete(key)
+        }
+      await until(unit, signal, `endpoint ${endpoint.slice(0, 12)}`)
+    },
+    endpointReached: (network, endpoint, signal) =>
+      until({ kind: 'endpoint', network, endpoint }, signal, `endpoint ${endpoint.slice(0, 12)}`),
+    networkReached: (network, signal) => until({ kind: 'network', network }, signal, `network ${network}`),
+    hostChanged() {
+      dirtyAll()
+      schedule()
+    },
+    status: () => ({
+      passes,
+      operations,
+      repairs: { ...repairs },
+      failing: [...failing].map(([key, failure]) => {
+        const object = wanted.get(key) ?? observed.get(key)
+        return { object: object ? format(object) : key, ...failure }
+      }),
+      lost: [...lost].map(key => key.slice('link '.length)),
+      wanted: wanted.size,
+      observed: observed.size,
+      lastPassMs,
+      reached: String(reached),
+    }),
+    async close() {
+      closed = true
+      retryTimer?.cancel()
+      auditTimer?.cancel()
+      await running
+    },
+  }
+  return reconciler
+}
