@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a planner knows of this host beside the store's snapshot: facts that no other node needs.
-import type { NetworkId, NodeName } from '../model/ids.ts'
+import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 
 export interface Host {
   readonly node: NodeName
   readonly underlay: { readonly dev: string; readonly mtu: number }
   /** Networks that this engine shows; slot numbers the link network (overlay/links). */
   readonly bound: ReadonlyMap<NetworkId, { readonly slot: number }>
+  /** Endpoints of this node that Docker deleted, though their record is still in the store. */
+  readonly departed: (endpoint: EndpointId) => boolean
   /** net.ipv4.ip_forward is off: forwarding that we open for our links must not open the host to others. */
   readonly closed4: boolean
   /** The same of net.ipv6.conf.all.forwarding, as found before weft switched it on. */

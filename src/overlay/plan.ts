@@ -58,7 +58,7 @@ export const plan = (unit: Unit, { snapshot, host }: Inputs): Planned => {
       const network = snapshot.networks.get(unit.network)
       const endpoint = snapshot.endpoints(unit.network).get(unit.endpoint)
       const bound = host.bound.get(unit.network)
-      if (!network || !endpoint || !bound) return nothing
+      if (!network || !endpoint || !bound || host.departed(unit.endpoint)) return nothing
       const node = snapshot.nodes.get(endpoint.record.node)?.record
       if (!node || !alive(node)) return nothing
       return {

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Endpoints that Docker deleted: noted on disk before the answer, gone from this host's plan at once, erased from the
+// store as soon as it takes it. After a crash the journal is played again.
+import { backoff } from '../base/backoff.ts'
+import { type Clock, sleep } from '../base/clock.ts'
+import { describe } from '../base/errors.ts'
+import { readIfPresent, writeDurably } from '../base/file.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Log } from '../base/log.ts'
+import { keyedQueue } from '../base/queue.ts'
+import type { EndpointId, NetworkId } from '../model/ids.ts'
+
+export interface Departures extends Closeable {
+  add(network: NetworkId, endpoint: EndpointId): Promise<void>
+  has(endpoint: EndpointId): boolean
+  readonly size: number
+  /** From now on erases, in order, until closed. */
+  start(erase: (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>): void
+  close(): Promise<void>
+}
+
+export const openDepartures = async (
+  path: string,
+  clock: Clock,
+  log: Log,
+  changed: () => void,
+): Promise<Departures> => {
+  const pending = new Map<EndpointId, NetworkId>(JSON.parse((await readIfPresent(path)) ?? '[]') as [string, string][])
+  const queue = keyedQueue()
+  const stop = new AbortController()
+  let wake = Promise.withResolvers<void>()
+  let working: Promise<void> = Promise.resolve()
+  const save = (): Promise<void> => queue.run('file', () => writeDurably(path, JSON.stringify([...pending])))
+
+  const work = async (
+    erase: (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>,
+  ): Promise<void> => {
+    const retry = backoff(100, 2000)
+    while (!stop.signal.aborted) {
+      const next = pending.entries().next().value
+      if (!next) {
+        wake = Promise.withResolvers()
+        await wake.promise
+        continue
+      }
+      const [endpoint, network] = next
+      try {
+        await erase(network, endpoint, AbortSignal.any([stop.signal, AbortSignal.timeout(5000)]))
+        pending.delete(endpoint)
+        await save()
+        retry.reset()
+        changed()
+      } catch (error) {
+        if (stop.signal.aborted) return
+        log.warn({ endpoint: endpoint.slice(0, 12), err: describe(error) }, 'endpoint not erased yet')
+        await sleep(clock, retry.next(), stop.signal).catch(() => {})
+      }
+    }
+  }
+
+  return {
+    async add(network, endpoint) {
+      pending.set(endpoint, network)
+      await save()
+      changed()
+      wake.resolve()
+    },
+    has: endpoint => pending.has(endpoint),
+    get size() {
+      return pending.size
+    },
+    start(erase) {
+      working = work(erase)
+    },
+    async close() {
+      stop.abort(new Error('closed'))
+      wake.resolve()
+      await working
+      await queue.idle()
+    },
+  }
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// Endpoints: created with their addresses and MAC bound in one transaction, made real by the reconciler, given their
+// name and labels by Docker's events. Deleting is written to a journal on disk and answered at once, so that
+// `docker stop` never waits for the store.
+import { createHash } from 'node:crypto'
+import { WeftError } from '../base/errors.ts'
+import { familyOf, macOf, parseAddress, parseMac } from '../model/address.ts'
+import type { Endpoint, PortMapping, Workload } from '../model/endpoint.ts'
+import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
+import type { Network } from '../model/network.ts'
+import { decode, encode } from '../store/codec.ts'
+import { keys } from '../store/keys.ts'
+import type { Compare, Write } from '../store/store.ts'
+import { type Addresses, restMs } from './addresses.ts'
+import { attempt } from './attempt.ts'
+import type { Bindings } from './bindings.ts'
+import type { Context } from './context.ts'
+import type { Departures } from './departures.ts'
+
+export interface EndpointRequest {
+  readonly docker: string
+  readonly endpoint: EndpointId
+  /** Plain addresses that RequestAddress gave. */
+  readonly addresses: readonly string[]
+  /** Only if the user chose one. */
+  readonly mac?: string
+  readonly ports: readonly PortMapping[]
+}
+
+export interface Endpoints {
+  create(request: EndpointRequest, signal: AbortSignal): Promise<Endpoint>
+  get(docker: string, endpoint: EndpointId, signal: AbortSignal): Promise<{ endpoint: Endpoint; network: Network }>
+  /** Docker made it (or no longer makes it) the container's way out: its ports are published. */
+  setGateway(docker: string, endpoint: EndpointId, on: boolean, signal: AbortSignal): Promise<void>
+  setWorkload(network: NetworkId, endpoint: EndpointId, workload: Workload, signal: AbortSignal): Promise<void>
+  /** Journalled; done when the store is there. Unknown ones: nothing happens. */
+  delete(docker: string, endpoint: EndpointId): Promise<void>
+  /** Removes record and claims; for the journal and for the sweeper of dead endpoints. */
+  erase(network: NetworkId, endpoint: EndpointId, signal: AbortSignal): Promise<void>
+}
+
+export const openEndpoints = (
+  context: Context,
+  bindings: Bindings,
+  addresses: Addresses,
+  departures: Departures,
+): Endpoints => {
+  const { store, mirror, node, boot, clock } = context
+
+  const networkOf = (docker: string): Network => {
+    const binding = bindings.byDocker(docker)
+    const network = binding && mirror.snapshot.networks.get(binding.network)?.record
+    if (!network)
+      throw new WeftError(
+        'NOT_FOUND',
+        `Docker network ${docker.slice(0, 12)} is no network of the cluster (any more): remove and create it again`,
+      )
+    return network
+  }
+
+  const fetch = async (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => {
+    const known = mirror.snapshot.endpoints(network).get(endpoint)
+    if (known) return known
+    const entry = await store.get(keys.endpoint(network, endpoint), { signal })
+    return entry && { record: decode('endpoint', entry.key, entry.value), revision: entry.revision }
+  }
+
+  const bindAddress = async (network: Network, address: string, signal: AbortSignal): Promise<Compare> => {
+    const key = keys.address(network.id, address)
+    const here = addresses.reservedAt(network.id, address)
+    if (here !== undefined) return { key, is: 'at', revision: here }
+    const entry = await store.get(key, { signal })
+    const claim = entry && decode('addressClaim', key, entry.value)
+    if (!entry || claim!.kind === 'resting')
+      // Docker holds an address that we freed (its own store was restored, or it took over a minute): take it again
+      return entry ? { key, is: 'at', revision: entry.revision } : { key, is: 'absent' }
+    if (claim!.kind === 'bound' || claim!.kind === 'resting' || claim!.node !== node)
+      throw new WeftError('TAKEN', `address ${address} is in use on another host`)
+    return { key, is: 'at', revision: entry.revision }
+  }
+
+  const chooseMac = async (
+    network: Network,
+    request: EndpointRequest,
+    signal: AbortSignal,
+  ): Promise<{ mac: string; compare: Compare }> => {
+    if (request.mac !== undefined) {
+      const mac = parseMac(request.mac)
+      if (/^02:7[ef]:/.test(mac))
+        throw new WeftError('INVALID', `mac address ${mac} is in weft's own range 02:7e, 02:7f: choose another`)
+      if (Number.parseInt(mac.slice(0, 2), 16) & 1)
+        throw new WeftError('INVALID', `mac address ${mac} is a multicast address`)
+      return { mac, compare: await freeMac(network, mac, signal) }
+    }
+    const v4 = request.addresses.find(address => familyOf(address) === 4)
+    if (v4 !== undefined) {
+      const mac = macOf('02:77', Number(parseAddress(v4).value))
+      try {
+        return { mac, compare: await freeMac(network, mac, signal) }
+      } catch (error) {
+        if (!(error instanceof WeftError && error.code === 'TAKEN')) throw error
+      }
+    }
+    for (let salt = 0; salt < 16; salt++) {
+      const hash = createHash('sha256').update(`${request.endpoint} ${salt}`).digest().readUInt32BE()
+      const mac = macOf('02:77', (hash | 0xf0000000) >>> 0) // 240/4: no container's IPv4 address
+      const entry = await store.get(keys.mac(network.id, mac), { signal })
+      if (!entry) return { mac, compare: { key: keys.mac(network.id, mac), is: 'absent' } }
+    }
+    throw new WeftError('FULL', 'no free MAC address was found: give --mac-address')
+  }
+
+  const freeMac = async (network: Network, mac: string, signal: AbortSignal): Promise<Compare> => {
+    const key = keys.mac(network.id, mac)
+    const entry = await store.get(key, { signal })
+    if (!entry) return { key, is: 'absent' }
+    const claim = decode('macClaim', key, entry.value)
+    if (claim.kind === 'bound')
+      throw new WeftError('TAKEN', `mac address ${mac} is in use on host ${claim.node}: choose another --mac-address`)
+    return { key, is: 'at', revision: entry.revision }
+  }
+
+  const change = (
+    network: NetworkId,
+    endpoint: EndpointId,
+    signal: AbortSignal,
+    next: (now: Endpoint) => Endpoint,
+  ): Promise<void> =>
+    attempt(context, signal, async () => {
+      const key = keys.endpoint(network, endpoint)
+      const entry = await store.get(key, { signal })
+      if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
+      const value = encode('endpoint', next(decode('endpoint', key, entry.value)))
+      if (value === entry.value) return
+      const revision = await store.commit(
+        [{ key, is: 'at', revision: entry.revision }],
+        [{ kind: 'put', key, value }],
+        { signal },
+      )
+      await mirror.reached(revision, signal)
+    })
+
+  return {
+    create: (request, signal) =>
+      attempt(context, signal, async () => {
+        const network = networkOf(request.docker)
+        const key = keys.endpoint(network.id, request.endpoint)
+        const known = await fetch(network.id, request.endpoint, signal)
+        if (known) {
+          if (known.record.node === node) return known.record // Docker repeats its calls
+          throw new WeftError('TAKEN', `endpoint ${request.endpoint.slice(0, 12)} lives on host ${known.record.node}`)
+        }
+        if (request.addresses.length === 0)
+          throw new WeftError('INVALID', 'an endpoint needs an address: create the network with --ipam-driver weft')
+        const held = await Promise.all(request.addresses.map(address => bindAddress(network, address, signal)))
+        const { mac, compare } = await chooseMac(network, request, signal)
+        const record: Endpoint = {
+          id: request.endpoint,
+          network: network.id,
+          node,
+          boot,
+          addresses: request.addresses,
+          mac,
+          ports: request.ports,
+          gateway: false,
+          identity: identity.unlabelled,
+        }
+        const bound = encode('addressClaim', { kind: 'bound', node, boot, endpoint: request.endpoint })
+        const revision = await store.commit(
+          [{ key, is: 'absent' }, { key: keys.network(network.id), is: 'present' }, ...held, compare],
+          [
+            { kind: 'put', key, value: encode('endpoint', record) },
+            ...held.map((claim): Write => ({ kind: 'put', key: claim.key, value: bound })),
+            {
+              kind: 'put',
+              key: compare.key,
+              value: encode('macClaim', { kind: 'bound', node, endpoint: request.endpoint }),
+            },
+          ],
+          { signal },
+        )
+        for (const address of request.addresses) addresses.settled(network.id, address)
+        await mirror.reached(revision, signal)
+        return record
+      }),
+    async get(docker, endpoint, signal) {
+      const network = networkOf(docker)
+      const known = await fetch(network.id, endpoint, signal)
+      if (!known)
+        throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is not known: start the container again`)
+      return { endpoint: known.record, network }
+    },
+    async setGateway(docker, endpoint, on, signal) {
+      const network = bindings.byDocker(docker)?.network
+      if (network === undefined && !on) return
+      await change(networkOf(docker).id, endpoint, signal, now => ({ ...now, gateway: on })).catch(error => {
+        if (on || !(error instanceof WeftError && error.code === 'NOT_FOUND')) throw error
+      })
+    },
+    setWorkload: (network, endpoint, workload, signal) =>
+      change(network, endpoint, signal, now => ({ ...now, workload })),
+    async delete(docker, endpoint) {
+      const network = bindings.byDocker(docker)?.network
+      if (network !== undefined) await departures.add(network, endpoint)
+    },
+    erase: (network, endpoint, signal) =>
+      attempt(context, signal, async () => {
+        const key = keys.endpoint(network, endpoint)
+        const entry = await store.get(key, { signal })
+        if (!entry) return
+        const record = decode('endpoint', key, entry.value)
+        if (record.node !== node) return
+        const resting = JSON.stringify({ v: 1, kind: 'resting', until: clock.now() + restMs })
+        const claims = [
+          ...record.addresses.map(address => keys.address(network, address)),
+          keys.mac(network, record.mac),
+        ]
+        const held = await Promise.all(claims.map(claim => store.get(claim, { signal })))
+        const own = held.filter(
+          claim => claim !== undefined && (JSON.parse(claim.value) as { endpoint?: string }).endpoint === endpoint,
+        )
+        await store.commit(
+          [
+            { key, is: 'at', revision: entry.revision },
+            ...own.map((claim): Compare => ({ key: claim!.key, is: 'at', revision: claim!.revision })),
+          ],
+          [{ kind: 'delete', key }, ...own.map((claim): Write => ({ kind: 'put', key: claim!.key, value: resting }))],
+          { signal },
+        )
+      }),
+  }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cluster networks: made or joined by CreateNetwork, named once Docker's API tells the name, removed when nobody uses
+// them. Every cluster network exists on every engine; which Docker network that is here, bindings know.
+import { ConflictError, WeftError } from '../base/errors.ts'
+import { familyOf } from '../model/address.ts'
+import { type NetworkId, type NodeName, vniRange } from '../model/ids.ts'
+import type { Network, Pool, PoolClaim } from '../model/network.ts'
+import type { Versioned } from '../model/snapshot.ts'
+import { insideMtu } from '../overlay/mtu.ts'
+import { decode, encode } from '../store/codec.ts'
+import { keys } from '../store/keys.ts'
+import type { Compare, Write } from '../store/store.ts'
+import { attempt } from './attempt.ts'
+import type { Bindings } from './bindings.ts'
+import type { Context } from './context.ts'
+import { parseOptions } from './options.ts'
+import type { Pools } from './pools.ts'
+
+export interface NetworkRequest {
+  readonly docker: string
+  /** As Docker gives them: prefix, gateway and aux plain. */
+  readonly pools: readonly Pool[]
+  readonly options: Readonly<Record<string, string>>
+  readonly internal: boolean
+  readonly ipv6: boolean
+}
+
+/** What only the engine's API tells. */
+export interface NetworkFace {
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly attachable: boolean
+}
+
+export interface Networks {
+  create(request: NetworkRequest, signal: AbortSignal): Promise<Network>
+  /** Name, labels and flags of a network made by Docker's command. Answers the name it really got. */
+  introduce(id: NetworkId, face: NetworkFace, signal: AbortSignal): Promise<string>
+  find(nameOrId: string): Versioned<Network>
+  /** Removes record and claims; refused with IN_USE while endpoints are on it, unless they are of fenced nodes. */
+  remove(id: NetworkId, signal: AbortSignal): Promise<void>
+  /** Changes the removal's state by compare-and-swap; undefined from `change`: leave it. */
+  update(id: NetworkId, change: (network: Network) => Network | undefined, signal: AbortSignal): Promise<void>
+}
+
+export const openNetworks = (context: Context, bindings: Bindings, pools: Pools): Networks => {
+  const { store, mirror, node } = context
+
+  const create = (request: NetworkRequest, signal: AbortSignal): Promise<Network> =>
+    attempt(context, signal, async () => {
+      const options = parseOptions(request.options)
+      const claims = await Promise.all(request.pools.map(pool => pools.holder(pool.prefix, signal)))
+      const id = claims[0]!.record.network
+      const known = await store.get(keys.network(id), { signal })
+      if (known) return join(decode('network', known.key, known.value), request, options.network)
+      return make(id, request, claims, signal)
+    })
+
+  const join = (network: Network, request: NetworkRequest, name: string | undefined): Network => {
+    const title = JSON.stringify(network.name ?? network.id)
+    if (name !== undefined && network.name !== undefined && name !== network.name)
+      throw new WeftError(
+        'INVALID',
+        `the subnet is that of network ${title}, not of ${name}: give --ipam-opt weft.network=${name} as well`,
+      )
+    if (request.internal !== network.internal)
+      throw new WeftError(
+        'INVALID',
+        `network ${title} is ${network.internal ? '' : 'not '}--internal: create it here the same way`,
+      )
+    if (network.state.kind === 'removing') throw new WeftError('CONFLICT', `network ${title} is being removed`)
+    for (const pool of request.pools)
+      if (!network.pools.some(known => known.prefix === pool.prefix))
+        throw new WeftError('INVALID', `network ${title} has no subnet ${pool.prefix}`)
+    return network
+  }
+
+  const make = async (
+    id: NetworkId,
+    request: NetworkRequest,
+    claims: readonly Versioned<PoolClaim>[],
+    signal: AbortSignal,
+  ): Promise<Network> => {
+    const options = parseOptions(request.options)
+    const cluster = mirror.snapshot.cluster!.record
+    const wanted = claims.find(claim => claim.record.wanted !== undefined)?.record.wanted
+    if (options.network !== undefined && wanted === undefined)
+      throw new WeftError(
+        'INVALID',
+        `--opt weft.network=${options.network} needs --ipam-opt weft.network=${options.network} beside it: Docker asks for addresses first`,
+      )
+    const vni = options.vni ?? (await freeVni(signal))
+    const limit = Math.min(
+      ...[...mirror.snapshot.nodes.values()]
+        .filter(({ record }) => record.fenced === undefined)
+        .map(({ record }) => insideMtu(record.mtu, cluster.underlayFamily)),
+    )
+    if (options.mtu !== undefined && options.mtu > limit)
+      throw new WeftError(
+        'INVALID',
+        `mtu ${options.mtu} does not fit the underlay: at most ${limit} inside VXLAN on every host`,
+      )
+    const record: Network = {
+      id,
+      ...(wanted === undefined ? {} : { name: wanted }),
+      vni,
+      pools: request.pools,
+      mtu: options.mtu ?? limit,
+      options: request.options,
+      labels: {},
+      internal: request.internal,
+      attachable: false,
+      ipv6: request.ipv6 || request.pools.some(pool => familyOf(pool.prefix) === 6),
+      state: { kind: 'active' },
+      origin: { by: 'docker', node },
+    }
+    const compares: Compare[] = [
+      { key: keys.network(id), is: 'absent' },
+      { key: keys.vni(vni), is: 'absent' },
+      ...request.pools.map(
+        (pool, i): Compare => ({ key: keys.pool(pool.prefix), is: 'at', revision: claims[i]!.revision }),
+      ),
+    ]
+    const writes: Write[] = [
+      { kind: 'put', key: keys.network(id), value: encode('network', record) },
+      { kind: 'put', key: keys.vni(vni), value: encode('vniClaim', { network: id }) },
+      ...request.pools.map((pool, i): Write => {
+        const { wanted: _, ...claim } = claims[i]!.record
+        return {
+          kind: 'put',
+          key: keys.pool(pool.prefix),
+          value: encode('poolClaim', { ...claim, network: id, settled: true }),
+        }
+      }),
+    ]
+    try {
+      await store.commit(compares, writes, { signal })
+    } catch (error) {
+      if (error instanceof ConflictError && options.vni !== undefined && (await store.get(keys.vni(vni), { signal })))
+        throw new WeftError(
+          'TAKEN',
+          `VNI ${vni} belongs to another network of the cluster: choose another, or leave weft.vni out`,
+        )
+      throw error
+    }
+    return record
+  }
+
+  const freeVni = async (signal: AbortSignal): Promise<number> => {
+    for (let tries = 0; tries < 64; tries++) {
+      const vni = vniRange.first + Math.floor(Math.random() * (vniRange.last - vniRange.first))
+      if (!(await store.get(keys.vni(vni), { signal }))) return vni
+    }
+    throw new WeftError('FULL', 'no free VNI was found: remove unused networks')
+  }
+
+  const current = async (id: NetworkId, signal: AbortSignal): Promise<Versioned<Network> | undefined> => {
+    const entry = await store.get(keys.network(id), { signal })
+    return entry && { record: decode('network', entry.key, entry.value), revision: entry.revision }
+  }
+
+  return {
+    async create(request, signal) {
+      if (request.pools.length === 0)
+        throw new WeftError('INVALID', 'a weft network needs a subnet: use --ipam-driver weft')
+      const network = await create(request, signal)
+      await bindings.bind(request.docker, network.id)
+      return network
+    },
+    introduce: (id, face, signal) =>
+      attempt(context, signal, async () => {
+        const known = await current(id, signal)
+        if (!known) throw new WeftError('NOT_FOUND', `network ${id} is gone`)
+        if (known.record.name !== undefined && known.record.origin.node !== node) return known.record.name
+        const name = known.record.name ?? face.name
+        const claimed = await store.get(keys.networkName(name), { signal })
+        const holder = claimed && decode('nameClaim', claimed.key, claimed.value).network
+        const free = holder === undefined || holder === id
+        const given = free ? name : `${name}-${id.slice(0, 4)}`
+        const record: Network = { ...known.record, name: given, labels: face.labels, attachable: face.attachable }
+        if (JSON.stringify(record) === JSON.stringify(known.record)) return given
+        const key = keys.networkName(given)
+        await store.commit(
+          [
+            { key: keys.network(id), is: 'at', revision: known.revision },
+            free && claimed ? { key, is: 'at', revision: claimed.revision } : { key, is: 'absent' },
+          ],
+          [
+            { kind: 'put', key: keys.network(id), value: encode('network', record) },
+            { kind: 'put', key, value: encode('nameClaim', { network: id }) },
+          ],
+          { signal },
+        )
+        return given
+      }),
+    find(nameOrId) {
+      const { networks, names } = mirror.snapshot
+      const id = names.get(nameOrId)?.record.network ?? nameOrId
+      const network = networks.get(id) ?? [...networks.values()].find(({ record }) => record.name === nameOrId)
+      if (!network)
+        throw new WeftError(
+          'NOT_FOUND',
+          `there is no network ${JSON.stringify(nameOrId)} in the cluster: see weft network ls`,
+        )
+      return network
+    },
+    remove: (id, signal) =>
+      attempt(context, signal, async () => {
+        const known = await current(id, signal)
+        if (!known) return
+        const { entries } = await store.list(`endpoints/${id}/`, { signal })
+        const nodes = [...new Set(entries.map(entry => decode('endpoint', entry.key, entry.value).node))]
+        const holding = nodes.filter(name => !fenced(context, name))
+        if (holding.length > 0)
+          throw new WeftError(
+            'IN_USE',
+            `network ${JSON.stringify(known.record.name ?? id)} has containers on ${holding.join(', ')}: stop them first`,
+          )
+        await sweep(context, id, known, signal)
+      }),
+    update: (id, change, signal) =>
+      attempt(context, signal, async () => {
+        const known = await current(id, signal)
+        const next = known && change(known.record)
+        if (!next) return
+        await store.commit(
+          [{ key: keys.network(id), is: 'at', revision: known.revision }],
+          [{ kind: 'put', key: keys.network(id), value: encode('network', next) }],
+          { signal },
+        )
+      }),
+  }
+}
+
+const fenced = ({ mirror }: Context, name: NodeName): boolean => {
+  const known = mirror.snapshot.nodes.get(name)
+  return known === undefined || known.record.fenced !== undefined
+}
+
+/** The record and its claims go in one transaction; what hung on them, after, in bounded ones. */
+const sweep = async (
+  { store }: Context,
+  id: NetworkId,
+  { record, revision }: Versioned<Network>,
+  signal: AbortSignal,
+): Promise<void> => {
+  const named = record.name === undefined ? undefined : await store.get(keys.networkName(record.name), { signal })
+  const ownName = named && decode('nameClaim', named.key, named.value).network === id
+  await store.commit(
+    [{ key: keys.network(id), is: 'at', revision }],
+    [
+      { kind: 'delete', key: keys.network(id) },
+      { kind: 'delete', key: keys.vni(record.vni) },
+      ...record.pools.map((pool): Write => ({ kind: 'delete', key: keys.pool(pool.prefix) })),
+      ...(ownName ? [{ kind: 'delete', key: named.key } as const] : []),
+    ],
+    { signal },
+  )
+  for (const prefix of [`addresses/${id}/`, `macs/${id}/`, `endpoints/${id}/`]) {
+    const { entries } = await store.list(prefix, { signal })
+    for (let i = 0; i < entries.length; i += 50)
+      await store.commit(
+        [],
+        entries.slice(i, i + 50).map(({ key }): Write => ({ kind: 'delete', key })),
+        { signal },
+      )
+  }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options of a network (`-o`): known ones checked, unknown `weft.*` refused with the nearest known name, and what
+// does nothing yet refused too, never ignored.
+import { WeftError } from '../base/errors.ts'
+import { vniRange } from '../model/ids.ts'
+
+export interface NetworkOptions {
+  /** weft.network: join or make the cluster network of this name. */
+  readonly network?: string
+  readonly vni?: number
+  /** Inside MTU in bytes. */
+  readonly mtu?: number
+}
+
+const mtuOption = 'com.docker.network.driver.mtu'
+export const knownOptions = [
+  'weft.network',
+  'weft.publish',
+  'weft.policy',
+  'weft.encrypted',
+  'weft.vni',
+  mtuOption,
+] as const
+
+export const parseOptions = (options: Readonly<Record<string, string>>): NetworkOptions => {
+  for (const name of Object.keys(options))
+    if (name.startsWith('weft.') && !(knownOptions as readonly string[]).includes(name))
+      throw new WeftError('UNKNOWN_OPTION', `option ${name} is unknown, did you mean ${nearest(name, knownOptions)}?`)
+  oneOf(options, 'weft.publish', ['local'], 'publishing on every host (cluster) comes with the routing mesh')
+  oneOf(options, 'weft.policy', ['allow'], 'policy (deny) is not built yet')
+  oneOf(options, 'weft.encrypted', ['false'], 'encryption (true) is not built yet')
+  const network = options['weft.network']
+  if (network !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(network))
+    throw new WeftError('INVALID', `option weft.network: ${JSON.stringify(network)} is not a network name`)
+  const vni = integer(options, 'weft.vni', 1, vniRange.last)
+  const mtu = integer(options, mtuOption, 1280, 65000)
+  return {
+    ...(network === undefined ? {} : { network }),
+    ...(vni === undefined ? {} : { vni }),
+    ...(mtu === undefined ? {} : { mtu }),
+  }
+}
+
+const oneOf = (
+  options: Readonly<Record<string, string>>,
+  name: string,
+  works: readonly string[],
+  why: string,
+): void => {
+  const value = options[name]
+  if (value !== undefined && !works.includes(value))
+    throw new WeftError('INVALID', `option ${name}=${value} is not available: use ${works.join(' or ')}; ${why}`)
+}
+
+const integer = (
+  options: Readonly<Record<string, string>>,
+  name: string,
+  least: number,
+  most: number,
+): number | undefined => {
+  const text = options[name]
+  if (text === undefined || text === '') return undefined
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < least || value > most)
+    throw new WeftError('INVALID', `option ${name}=${text} is not a whole number from ${least} to ${most}`)
+  return value
+}
+
+/** Nearest by edit distance. */
+export const nearest = (text: string, known: readonly string[]): string =>
+  known.reduce((best, next) => (distance(text, next) < distance(text, best) ? next : best))
+
+const distance = (a: string, b: string): number => {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++)
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
+    row = next
+  }
+  return row[b.length]!
+}

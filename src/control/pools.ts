@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+// Address pools: who holds which prefix in the whole cluster. All pools change under one key (`pools-epoch`), so that
+// two overlapping ones can never both win. Docker asks for pools before it says anything of the network, so a claim
+// waits, unsettled, for its CreateNetwork.
+import { WeftError } from '../base/errors.ts'
+import {
+  contains,
+  type Family,
+  formatPrefix,
+  overlaps,
+  type Prefix,
+  parseInterface,
+  parsePrefix,
+  subnets,
+} from '../model/address.ts'
+import { automaticLength } from '../model/cluster.ts'
+import { type NetworkId, newId } from '../model/ids.ts'
+import type { Network, PoolClaim } from '../model/network.ts'
+import type { Versioned } from '../model/snapshot.ts'
+import { decode, encode } from '../store/codec.ts'
+import { keys, poolOfKey, splitKey } from '../store/keys.ts'
+import type { Compare, Entry } from '../store/store.ts'
+import { attempt } from './attempt.ts'
+import type { Context } from './context.ts'
+
+export interface PoolRequest {
+  readonly family: Family
+  /** CIDR the user gave; absent: choose one. */
+  readonly prefix?: string
+  /** --ip-range. */
+  readonly range?: string
+  /** --ipam-opt weft.network. */
+  readonly wanted?: string
+  /** A replica that our own Docker API request is making just now. */
+  readonly replicaOf?: NetworkId
+}
+
+export interface PoolGrant {
+  readonly network: NetworkId
+  readonly prefix: string
+}
+
+export interface Pools {
+  request(request: PoolRequest, signal: AbortSignal): Promise<PoolGrant>
+  /** Frees a claim that no CreateNetwork settled; of a network that is there: nothing happens. */
+  release(prefix: string, signal: AbortSignal): Promise<void>
+  /** Who holds this prefix; NOT_FOUND if nobody does. */
+  holder(prefix: string, signal: AbortSignal): Promise<Versioned<PoolClaim>>
+}
+
+interface Book {
+  readonly epoch: Compare
+  readonly claims: ReadonlyMap<string, Versioned<PoolClaim>>
+}
+
+export const openPools = (context: Context): Pools => {
+  const { store, mirror, node } = context
+  /** Last automatic answer per wanted name: Docker repeats when ours overlaps a route of its host. */
+  const answered = new Map<string, number>()
+
+  const book = async (signal: AbortSignal): Promise<Book> => {
+    const { entries } = await store.list('pools', { signal })
+    const epoch = entries.find(entry => entry.key === keys.poolsEpoch)
+    return {
+      epoch: epoch
+        ? { key: keys.poolsEpoch, is: 'at', revision: epoch.revision }
+        : { key: keys.poolsEpoch, is: 'absent' },
+      claims: new Map(entries.filter(entry => entry.key.startsWith('pools/')).map(claimOf)),
+    }
+  }
+
+  const claim = async (
+    { epoch }: Book,
+    prefix: Prefix,
+    network: NetworkId,
+    { range, wanted }: PoolRequest,
+    signal: AbortSignal,
+  ): Promise<PoolGrant> => {
+    const text = formatPrefix(prefix)
+    const name = wanted === undefined ? undefined : keys.networkName(wanted)
+    const held = wanted === undefined ? undefined : mirror.snapshot.names.get(wanted)
+    const record: PoolClaim = {
+      network,
+      node,
+      settled: false,
+      ...(range === undefined ? {} : { range }),
+      ...(wanted === undefined ? {} : { wanted }),
+    }
+    await store.commit(
+      [epoch, { key: keys.pool(text), is: 'absent' }, ...(name && !held ? [{ key: name, is: 'absent' } as const] : [])],
+      [
+        { kind: 'put', key: keys.poolsEpoch, value: newId() },
+        { kind: 'put', key: keys.pool(text), value: encode('poolClaim', record) },
+        ...(name && !held ? [{ kind: 'put', key: name, value: encode('nameClaim', { network }) } as const] : []),
+      ],
+      { signal },
+    )
+    return { network, prefix: text }
+  }
+
+  /** Refuses what overlaps a pool or a route; says what to do instead. */
+  const explicit = async (text: string, request: PoolRequest, signal: AbortSignal): Promise<PoolGrant> => {
+    const prefix = parseSubnet(text, request)
+    return attempt(context, signal, async () => {
+      const current = await book(signal)
+      for (const [other, { record }] of current.claims) {
+        if (!overlaps(prefix, parsePrefix(other))) continue
+        const again = !record.settled && record.node === node && other === formatPrefix(prefix)
+        if (again) return { network: record.network, prefix: other } // Docker repeats what it got no answer to
+        throw new WeftError(
+          'TAKEN',
+          overlapText(text, other, record, mirror.snapshot.networks.get(record.network)?.record),
+        )
+      }
+      refuseRoutes(prefix)
+      const joining = request.wanted === undefined ? undefined : await networkNamed(request.wanted, signal)
+      return claim(current, prefix, joining ?? newId(), request, signal)
+    })
+  }
+
+  const refuseRoutes = (prefix: Prefix): void => {
+    for (const { record } of mirror.snapshot.nodes.values()) {
+      if (record.fenced !== undefined) continue
+      for (const route of record.routes)
+        if (route !== '' && overlaps(prefix, parseInterface(route).prefix))
+          throw new WeftError(
+            'TAKEN',
+            `subnet ${formatPrefix(prefix)} clashes with route ${route} of host ${record.name}: choose another --subnet`,
+          )
+    }
+  }
+
+  const automatic = (request: PoolRequest, network: NetworkId, signal: AbortSignal): Promise<PoolGrant> =>
+    attempt(context, signal, async () => {
+      const cluster = mirror.snapshot.cluster?.record
+      if (!cluster) throw new WeftError('STORE_UNAVAILABLE', 'the cluster record has not arrived yet')
+      const current = await book(signal)
+      const taken = [...current.claims.keys()].map(text => parsePrefix(text))
+      for (const { record } of mirror.snapshot.nodes.values())
+        if (record.fenced === undefined) taken.push(...record.routes.map(route => parseInterface(route).prefix))
+      const inFamily = taken.filter(prefix => prefix.family === request.family)
+      for (const text of cluster.pools) {
+        const within = parsePrefix(text)
+        if (within.family !== request.family) continue
+        for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family])))
+          if (!inFamily.some(prefix => overlaps(prefix, candidate)))
+            return claim(current, candidate, network, request, signal)
+      }
+      throw new WeftError(
+        'FULL',
+        `no free IPv${request.family} subnet is left in the cluster's pools ${cluster.pools.join(', ')}: give --subnet, or remove unused networks`,
+      )
+    })
+
+  /** Who has or claims this name: a network that is there, or one that is being made on some host. */
+  const networkNamed = async (name: string, signal: AbortSignal): Promise<NetworkId | undefined> => {
+    const entry = await store.get(keys.networkName(name), { signal })
+    return entry ? decode('nameClaim', entry.key, entry.value).network : undefined
+  }
+
+  const joined = async (id: NetworkId, request: PoolRequest, signal: AbortSignal): Promise<PoolGrant | undefined> => {
+    const record = mirror.snapshot.networks.get(id)?.record
+    const prefixes = record
+      ? record.pools.map(pool => pool.prefix)
+      : [...(await book(signal)).claims].filter(([, claim]) => claim.record.network === id).map(([text]) => text)
+    const ofFamily = prefixes.filter(text => parsePrefix(text).family === request.family)
+    if (request.prefix !== undefined) {
+      const text = formatPrefix(parseSubnet(request.prefix, request))
+      if (ofFamily.includes(text)) return { network: id, prefix: text }
+      if (record) throw mismatch(record, request.prefix)
+      return undefined
+    }
+    if (ofFamily[0] !== undefined) return { network: id, prefix: once(id, ofFamily[0]) }
+    if (record)
+      throw new WeftError(
+        'INVALID',
+        `network ${nameOf(record)} has no IPv${request.family} subnet: it was created without`,
+      )
+    return undefined
+  }
+
+  /** The same automatic answer twice within 2 s: Docker refused it, because a route of its host is in the way. */
+  const once = (id: NetworkId, prefix: string): string => {
+    const now = context.clock.monotonic()
+    const key = `${id} ${prefix}`
+    const before = answered.get(key)
+    answered.set(key, now)
+    if (before === undefined || now - before > 2000) return prefix
+    const own = mirror.snapshot.nodes.get(node)?.record.routes ?? []
+    const route = own.find(text => overlaps(parseInterface(text).prefix, parsePrefix(prefix)))
+    throw new WeftError(
+      'TAKEN',
+      `subnet ${prefix} of that network clashes with ${route ? `route ${route}` : 'a route or resolver'} of host ${node}: remove the route, or give the network another subnet`,
+    )
+  }
+
+  return {
+    async request(request, signal) {
+      if (request.replicaOf !== undefined) {
+        const grant = await joined(request.replicaOf, request, signal)
+        if (grant) return grant
+        throw new WeftError('NOT_FOUND', `the network to replicate is gone`)
+      }
+      if (request.wanted === undefined)
+        return request.prefix === undefined
+          ? automatic(request, newId(), signal)
+          : explicit(request.prefix, request, signal)
+      return attempt(context, signal, async () => {
+        const id = await networkNamed(request.wanted!, signal)
+        const grant = id === undefined ? undefined : await joined(id, request, signal)
+        if (grant) return grant
+        return request.prefix === undefined
+          ? automatic(request, id ?? newId(), signal)
+          : explicit(request.prefix, request, signal)
+      })
+    },
+    async release(prefix, signal) {
+      const entry = await store.get(keys.pool(prefix), { signal })
+      if (!entry) return
+      const [, { record }] = claimOf(entry)
+      if (record.settled || record.node !== node) return
+      const named =
+        record.wanted === undefined ? undefined : await store.get(keys.networkName(record.wanted), { signal })
+      const ours = named && decode('nameClaim', named.key, named.value).network === record.network
+      await store
+        .commit(
+          [{ key: entry.key, is: 'at', revision: entry.revision }],
+          [{ kind: 'delete', key: entry.key }, ...(ours ? [{ kind: 'delete', key: named.key } as const] : [])],
+          { signal },
+        )
+        .catch(ignoreConflict)
+    },
+    async holder(prefix, signal) {
+      const mirrored = mirror.snapshot.pools.get(prefix)
+      if (mirrored) return mirrored
+      const entry = await store.get(keys.pool(prefix), { signal })
+      if (!entry) throw new WeftError('NOT_FOUND', `pool ${prefix} belongs to no network of the cluster any more`)
+      return claimOf(entry)[1]
+    },
+  }
+}
+
+const ignoreConflict = (error: unknown): void => {
+  if (!(error instanceof WeftError && error.code === 'CONFLICT')) throw error
+}
+
+const claimOf = (entry: Entry): [string, Versioned<PoolClaim>] => [
+  poolOfKey(splitKey(entry.key)[1]!),
+  { record: decode('poolClaim', entry.key, entry.value), revision: entry.revision },
+]
+
+const parseSubnet = (text: string, { family, range }: PoolRequest): Prefix => {
+  const { prefix } = parseInterface(text, 'subnet') // Docker itself accepts host bits
+  if (prefix.family !== family) throw new WeftError('INVALID', `subnet ${text} is not IPv${family}`)
+  const most = family === 4 ? 30 : 126
+  if (prefix.length > most)
+    throw new WeftError('INVALID', `subnet ${text} has no room for containers: the prefix length is at most ${most}`)
+  if (
+    range !== undefined &&
+    !(
+      contains(prefix, parseInterface(range, 'ip-range').address) &&
+      parsePrefix(range, 'ip-range').length >= prefix.length
+    )
+  )
+    throw new WeftError('INVALID', `ip-range ${range} is not inside subnet ${text}`)
+  return prefix
+}
+
+const nameOf = (network: Network): string => JSON.stringify(network.name ?? network.id)
+
+const overlapText = (asked: string, other: string, claim: PoolClaim, network: Network | undefined): string => {
+  if (!network)
+    return `subnet ${asked} overlaps ${other}, which a network that is being created on host ${claim.node} holds`
+  const join = `--opt weft.network=${network.name} --ipam-opt weft.network=${network.name}`
+  return `subnet ${asked} overlaps ${other} of cluster network ${nameOf(network)}: ${network.name === undefined ? 'choose another' : `to join that network add ${join}, else choose another subnet`}`
+}
+
+const mismatch = (network: Network, asked: string): WeftError =>
+  new WeftError(
+    'INVALID',
+    `network ${nameOf(network)} has ${network.pools.map(pool => pool.prefix).join(', ')}, not ${asked}: leave --subnet out to join it`,
+  )
