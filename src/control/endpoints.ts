@@ -74,7 +74,7 @@ export const openEndpoints = (
     if (!entry || claim!.kind === 'resting')
       // Docker holds an address that we freed (its own store was restored, or it took over a minute): take it again
       return entry ? { key, is: 'at', revision: entry.revision } : { key, is: 'absent' }
-    if (claim!.kind === 'bound' || claim!.kind === 'resting' || claim!.node !== node)
+    if (claim!.kind === 'bound' || claim!.node !== node)
       throw new WeftError('TAKEN', `address ${address} is in use on another host`)
     return { key, is: 'at', revision: entry.revision }
   }
@@ -210,7 +210,7 @@ export const openEndpoints = (
         if (!entry) return
         const record = decode('endpoint', key, entry.value)
         if (record.node !== node) return
-        const resting = JSON.stringify({ v: 1, kind: 'resting', until: clock.now() + restMs })
+        const resting = encode('addressClaim', { kind: 'resting', until: clock.now() + restMs })
         const claims = [
           ...record.addresses.map(address => keys.address(network, address)),
           keys.mac(network, record.mac),

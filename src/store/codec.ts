@@ -118,15 +118,29 @@ export const schemas = {
 } as const
 
 export type RecordKind = keyof typeof schemas
-export type RecordOf<K extends RecordKind> = z.output<(typeof schemas)[K]>
+
+export interface Records {
+  cluster: Cluster
+  node: Node
+  presence: Presence
+  network: Network
+  poolClaim: PoolClaim
+  nameClaim: NameClaim
+  vniClaim: VniClaim
+  endpoint: Endpoint
+  addressClaim: AddressClaim
+  macClaim: MacClaim
+  nodeNumber: NodeNumberClaim
+  portClaim: PortClaim
+}
 
 const formatVersion = 1
 
-export const encode = <K extends RecordKind>(_kind: K, record: RecordOf<K>): string =>
-  JSON.stringify({ v: formatVersion, ...record })
+export const encode = <K extends RecordKind>(_kind: K, record: Records[K]): string =>
+  JSON.stringify({ v: formatVersion, ...(record as object) })
 
 /** Throws INVALID naming key and field. */
-export const decode = <K extends RecordKind>(kind: K, key: string, text: string): RecordOf<K> => {
+export const decode = <K extends RecordKind>(kind: K, key: string, text: string): Records[K] => {
   let json: unknown
   try {
     json = JSON.parse(text)
@@ -140,7 +154,7 @@ export const decode = <K extends RecordKind>(kind: K, key: string, text: string)
       `store key ${key}: format version ${String(version)}, this weft reads ${formatVersion}`,
     )
   const result = schemas[kind].safeParse(json)
-  if (result.success) return result.data as RecordOf<K>
+  if (result.success) return result.data as Records[K]
   const issue = result.error.issues[0]!
   throw new WeftError('INVALID', `store key ${key}: field ${issue.path.join('.') || '(record)'}: ${issue.message}`)
 }
