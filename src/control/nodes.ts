@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// This host's place in the cluster: its record, its number, its presence; and fencing of nodes that are gone for good.
+import { randomBytes } from 'node:crypto'
+import { backoff } from '../base/backoff.ts'
+import { sleep } from '../base/clock.ts'
+import { ConflictError, describe, WeftError } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import { type Family, familyOf } from '../model/address.ts'
+import { type Cluster, defaultPools4 } from '../model/cluster.ts'
+import { type NodeName, newId, nodeNumbers } from '../model/ids.ts'
+import type { Node } from '../model/node.ts'
+import type { Versioned } from '../model/snapshot.ts'
+import { decode, encode } from '../store/codec.ts'
+import { keys } from '../store/keys.ts'
+import type { Lease, Write } from '../store/store.ts'
+import { attempt } from './attempt.ts'
+import type { Context } from './context.ts'
+
+/** What the host says of itself at each start. */
+export interface NodeFacts {
+  readonly instance: string
+  readonly vtep: string
+  readonly mtu: number
+  readonly routes: readonly string[]
+  readonly version: string
+}
+
+export interface ClusterDefaults {
+  readonly pools: readonly string[]
+  readonly vxlanPort: number
+  readonly underlayFamily: Family
+}
+
+/** TTL of presence: a dead node is seen after at most this. A hint only, never a reason to cut traffic. */
+export const presenceMs = 10_000
+
+export interface Nodes extends Closeable {
+  /** Makes or updates this node's record. Refuses a name or VTEP that lives elsewhere. */
+  join(facts: NodeFacts, defaults: ClusterDefaults, signal: AbortSignal): Promise<Node>
+  /** New routes or MTU of this host. */
+  update(facts: NodeFacts, signal: AbortSignal): Promise<void>
+  /** Keeps presence until closed. `applied` is read at every renewal. */
+  startPresence(instance: string, applied: () => bigint): void
+  present(name: NodeName): boolean
+  setDrained(name: NodeName, drained: boolean, signal: AbortSignal): Promise<void>
+  /** Fences a dead node: tombstone, and release of all it held. Refused with IN_USE while it is present. */
+  fence(name: NodeName, signal: AbortSignal): Promise<{ endpoints: number }>
+  close(): Promise<void>
+}
+
+export const openNodes = (context: Context): Nodes => {
+  const { store, mirror, node: self, boot, clock, log } = context
+  const stop = new AbortController()
+  let presence: Promise<void> = Promise.resolve()
+
+  const nodeOf = async (name: NodeName, signal: AbortSignal): Promise<Versioned<Node> | undefined> => {
+    const entry = await store.get(keys.node(name), { signal })
+    return entry && { record: decode('node', entry.key, entry.value), revision: entry.revision }
+  }
+
+  const ensureCluster = async (defaults: ClusterDefaults, signal: AbortSignal): Promise<Cluster> => {
+    const entry = await store.get(keys.cluster, { signal })
+    if (entry) return decode('cluster', entry.key, entry.value)
+    const pools = defaults.pools.length > 0 ? defaults.pools : [defaultPools4, randomUla()]
+    const record: Cluster = {
+      id: newId(),
+      pools,
+      underlayFamily: defaults.underlayFamily,
+      vxlanPort: defaults.vxlanPort,
+      reservedPorts: [22, 2379, 2380, defaults.vxlanPort],
+      created: new Date(clock.now()).toISOString(),
+    }
+    await store.commit(
+      [{ key: keys.cluster, is: 'absent' }],
+      [{ kind: 'put', key: keys.cluster, value: encode('cluster', record) }],
+      { signal },
+    )
+    return record
+  }
+
+  const refuseTwins = async (facts: NodeFacts, signal: AbortSignal): Promise<void> => {
+    const { entries } = await store.list('nodes/', { signal })
+    for (const entry of entries) {
+      const other = decode('node', entry.key, entry.value)
+      if (other.name !== self && other.fenced === undefined && other.vtep === facts.vtep)
+        throw new WeftError(
+          'TAKEN',
+          `VTEP ${facts.vtep} belongs to node ${other.name}: give this host its own with --vtep, or weft node rm ${other.name}`,
+        )
+    }
+  }
+
+  /** Alive elsewhere: another instance, or this very data directory copied. A lease of our own past runs out first. */
+  const refuseLiving = async (facts: NodeFacts, signal: AbortSignal): Promise<void> => {
+    const until = clock.monotonic() + presenceMs + 3000
+    for (let first = true; ; first = false) {
+      const entry = await store.get(keys.presence(self), { signal })
+      if (!entry) return
+      const there = decode('presence', entry.key, entry.value)
+      if (there.instance === facts.instance && there.boot === boot) return // our own, before a restart of the agent
+      const record = await nodeOf(self, signal)
+      if (clock.monotonic() > until)
+        throw new WeftError(
+          'TAKEN',
+          `node name ${self} is alive elsewhere (VTEP ${record?.record.vtep ?? 'unknown'}, ${there.instance === facts.instance ? 'from a copy of this data directory' : 'with another data directory'}): choose another --node, or stop that one`,
+        )
+      if (first) log.warn({ node: self }, 'node name is still present in the store, waiting for it to expire')
+      await sleep(clock, 500, signal)
+    }
+  }
+
+  const freeNumber = async (signal: AbortSignal): Promise<number> => {
+    const { entries } = await store.list('node-numbers/', { signal })
+    const used = new Set(entries.map(entry => Number(entry.key.slice('node-numbers/'.length))))
+    for (let number = nodeNumbers.first; number <= nodeNumbers.last; number++) if (!used.has(number)) return number
+    throw new WeftError('FULL', 'the cluster has 65,535 nodes: remove dead ones with weft node rm')
+  }
+
+  const write = async (facts: NodeFacts, signal: AbortSignal): Promise<Node> => {
+    const known = await nodeOf(self, signal)
+    const { instance, vtep, mtu, routes, version } = facts
+    if (known && known.record.fenced === undefined) {
+      const record: Node = { ...known.record, instance, boot, vtep, mtu, routes, version }
+      if (JSON.stringify(record) === JSON.stringify(known.record)) return record
+      await store.commit(
+        [{ key: keys.node(self), is: 'at', revision: known.revision }],
+        [{ kind: 'put', key: keys.node(self), value: encode('node', record) }],
+        { signal },
+      )
+      return record
+    }
+    const number = await freeNumber(signal)
+    const record: Node = { name: self, number, instance, boot, vtep, mtu, routes, version }
+    await store.commit(
+      [
+        known ? { key: keys.node(self), is: 'at', revision: known.revision } : { key: keys.node(self), is: 'absent' },
+        { key: keys.nodeNumber(number), is: 'absent' },
+      ],
+      [
+        { kind: 'put', key: keys.node(self), value: encode('node', record) },
+        { kind: 'put', key: keys.nodeNumber(number), value: encode('nodeNumber', { node: self, instance }) },
+      ],
+      { signal },
+    )
+    return record
+  }
+
+  const keepPresent = async (instance: string, applied: () => bigint): Promise<void> => {
+    const retry = backoff(200, 2000)
+    while (!stop.signal.aborted) {
+      let lease: Lease | undefined
+      try {
+        lease = await store.lease(presenceMs, { signal: stop.signal })
+        const value = encode('presence', { node: self, instance, boot, applied: String(applied()) })
+        await store.commit([], [{ kind: 'put', key: keys.presence(self), value, lease }], { signal: stop.signal })
+        retry.reset()
+        await Promise.race([lease.lost, aborted(stop.signal)])
+      } catch (error) {
+        if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'presence not announced')
+      }
+      await lease?.close()
+      if (!stop.signal.aborted) await sleep(clock, retry.next(), stop.signal).catch(() => {})
+    }
+  }
+
+  return {
+    async join(facts, defaults, signal) {
+      const cluster = await attempt(context, signal, () => ensureCluster(defaults, signal))
+      if (familyOf(facts.vtep) !== cluster.underlayFamily)
+        throw new WeftError('INVALID', `--vtep ${facts.vtep}: this cluster's underlay is IPv${cluster.underlayFamily}`)
+      await refuseTwins(facts, signal)
+      await refuseLiving(facts, signal)
+      return attempt(context, signal, () => write(facts, signal))
+    },
+    async update(facts, signal) {
+      await attempt(context, signal, () => write(facts, signal))
+    },
+    startPresence(instance, applied) {
+      presence = keepPresent(instance, applied)
+    },
+    present: name => mirror.snapshot.presence.has(name),
+    setDrained: (name, drained, signal) =>
+      attempt(context, signal, async () => {
+        const known = await nodeOf(name, signal)
+        if (!known || known.record.fenced !== undefined)
+          throw new WeftError('NOT_FOUND', `there is no node ${name}: see weft node ls`)
+        const { drained: _, ...rest } = known.record
+        const record: Node = drained ? { ...rest, drained } : rest
+        await store.commit(
+          [{ key: keys.node(name), is: 'at', revision: known.revision }],
+          [{ kind: 'put', key: keys.node(name), value: encode('node', record) }],
+          { signal },
+        )
+      }),
+    fence: (name, signal) =>
+      attempt(context, signal, async () => {
+        const known = await nodeOf(name, signal)
+        if (!known || known.record.fenced !== undefined)
+          throw new WeftError('NOT_FOUND', `there is no node ${name}: see weft node ls`)
+        if (await store.get(keys.presence(name), { signal }))
+          throw new WeftError(
+            'IN_USE',
+            `node ${name} is alive: stop weftd there first (its containers would lose the network)`,
+          )
+        const record: Node = { ...known.record, fenced: new Date(clock.now()).toISOString() }
+        await store.commit(
+          [
+            { key: keys.node(name), is: 'at', revision: known.revision },
+            { key: keys.presence(name), is: 'absent' },
+          ],
+          [
+            { kind: 'put', key: keys.node(name), value: encode('node', record) },
+            { kind: 'delete', key: keys.nodeNumber(known.record.number) },
+          ],
+          { signal },
+        )
+        return { endpoints: await releaseAll(context, name, signal) }
+      }),
+    async close() {
+      stop.abort(new Error('closed'))
+      await presence
+    },
+  }
+}
+
+/** Everything a fenced node held goes: endpoints, addresses, MACs. Safe to repeat. */
+const releaseAll = async ({ store }: Context, name: NodeName, signal: AbortSignal): Promise<number> => {
+  let endpoints = 0
+  for (const prefix of ['endpoints/', 'addresses/', 'macs/']) {
+    const { entries } = await store.list(prefix, { signal })
+    const held = entries.filter(entry => (JSON.parse(entry.value) as { node?: string }).node === name)
+    if (prefix === 'endpoints/') endpoints = held.length
+    for (let i = 0; i < held.length; i += 50)
+      await store
+        .commit(
+          [],
+          held.slice(i, i + 50).map(({ key }): Write => ({ kind: 'delete', key })),
+          { signal },
+        )
+        .catch(error => {
+          if (!(error instanceof ConflictError)) throw error
+        })
+  }
+  return endpoints
+}
+
+const randomUla = (): string => {
+  const bytes = randomBytes(5).toString('hex')
+  return `fd${bytes.slice(0, 2)}:${bytes.slice(2, 6)}:${bytes.slice(6, 10)}::/48`.replace(/:0{1,3}/g, ':')
+}
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise(resolve => {
+    if (signal.aborted) return resolve()
+    signal.addEventListener('abort', () => resolve(), { once: true })
+  })
