@@ -4,17 +4,20 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import type { Test } from 'tap'
 import { netnsCreate, netnsDelete } from '../../src/netlink/netns.ts'
-import { openNetlink, type Netlink, type Outcome } from '../../src/netlink/socket.ts'
+import { type Netlink, type Outcome, openNetlink } from '../../src/netlink/socket.ts'
 import { NETLINK_ROUTE } from '../../src/netlink/uapi.ts'
+
+// biome-ignore lint/suspicious/noExplicitAny: whatever iproute2 prints
+export type Printed = any
 
 export interface Lab {
   readonly name: string
   readonly path: string
   readonly netlink: Netlink
   /** `ip -j -n NS ...` */
-  ip(...args: string[]): any[]
+  ip(...args: string[]): Printed[]
   /** `bridge -j -n NS ...` */
-  bridge(...args: string[]): any[]
+  bridge(...args: string[]): Printed[]
 }
 
 export const freshNetns = async (t: Test, suffix = 'a'): Promise<{ name: string; path: string }> => {
@@ -29,10 +32,12 @@ export const openLab = async (t: Test, suffix?: string): Promise<Lab> => {
   const { name, path } = await freshNetns(t, suffix)
   const netlink = await openNetlink({ protocol: NETLINK_ROUTE, netns: path })
   t.teardown(() => netlink.close())
-  const json = (tool: string) => (...args: string[]) => {
-    const out = execFileSync(tool, ['-j', '-d', '-n', name, ...args], { encoding: 'utf8' })
-    return out.trim() === '' ? [] : JSON.parse(out).filter((entry: object) => Object.keys(entry).length > 0)
-  }
+  const json =
+    (tool: string) =>
+    (...args: string[]) => {
+      const out = execFileSync(tool, ['-j', '-d', '-n', name, ...args], { encoding: 'utf8' })
+      return out.trim() === '' ? [] : JSON.parse(out).filter((entry: object) => Object.keys(entry).length > 0)
+    }
   return { name, path, netlink, ip: json('ip'), bridge: json('bridge') }
 }
 

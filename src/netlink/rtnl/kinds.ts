@@ -19,21 +19,28 @@ export interface BridgeOptions {
   readonly groupForwardMask?: number
 }
 
-export interface VxlanOptions {
-  /** Leave out with `external`. */
-  readonly vni?: number
-  /** UDP port; always sent, the kernel's default is not 4789. */
-  readonly port: number
+/** What the kernel lets change on a living vxlan device. */
+export interface VxlanChange {
   readonly local?: string
   /** Default destination or multicast group. */
   readonly group?: string
   /** ifindex of the underlay device. */
   readonly link?: number
+  readonly learning?: boolean
+  readonly ttl?: number
+  readonly tos?: number
+  readonly ageing?: number
+  readonly limit?: number
+}
+
+export interface VxlanOptions extends VxlanChange {
+  /** Leave out with `external`. */
+  readonly vni?: number
+  /** UDP port; always sent, the kernel's default is not 4789. */
+  readonly port: number
   /** Default false here, true in the kernel. */
   readonly learning?: boolean
   readonly gbp?: boolean
-  readonly ttl?: number
-  readonly tos?: number
   readonly proxy?: boolean
   readonly l2miss?: boolean
   readonly l3miss?: boolean
@@ -42,8 +49,6 @@ export interface VxlanOptions {
   readonly udpZeroChecksum6Rx?: boolean
   /** 0 unset, 1 set, 2 inherit. */
   readonly df?: number
-  readonly ageing?: number
-  readonly limit?: number
   /** UDP source ports, from and to. */
   readonly portRange?: readonly [low: number, high: number]
   /** COLLECT_METADATA: the VNI comes with each packet. */
@@ -136,16 +141,20 @@ export const decodeBridge = (data: Attribute): Required<BridgeOptions> => {
   return o
 }
 
-export const encodeVxlan = (w: Writer, o: VxlanOptions): void => {
-  if (o.vni !== undefined) w.attrU32(IFLA_VXLAN.ID, o.vni)
+export const encodeVxlanChange = (w: Writer, o: VxlanChange): void => {
   if (o.group !== undefined) w.attrIp(ipLength(o.group) === 4 ? IFLA_VXLAN.GROUP : IFLA_VXLAN.GROUP6, o.group)
   if (o.link !== undefined) w.attrU32(IFLA_VXLAN.LINK, o.link)
   if (o.local !== undefined) w.attrIp(ipLength(o.local) === 4 ? IFLA_VXLAN.LOCAL : IFLA_VXLAN.LOCAL6, o.local)
   if (o.ttl !== undefined) w.attrU8(IFLA_VXLAN.TTL, o.ttl)
   if (o.tos !== undefined) w.attrU8(IFLA_VXLAN.TOS, o.tos)
-  w.attrU8(IFLA_VXLAN.LEARNING, o.learning ? 1 : 0)
+  attrBool(w, IFLA_VXLAN.LEARNING, o.learning)
   if (o.ageing !== undefined) w.attrU32(IFLA_VXLAN.AGEING, o.ageing)
   if (o.limit !== undefined) w.attrU32(IFLA_VXLAN.LIMIT, o.limit)
+}
+
+export const encodeVxlan = (w: Writer, o: VxlanOptions): void => {
+  if (o.vni !== undefined) w.attrU32(IFLA_VXLAN.ID, o.vni)
+  encodeVxlanChange(w, { ...o, learning: o.learning ?? false })
   if (o.portRange !== undefined) {
     w.attrHeader(IFLA_VXLAN.PORT_RANGE, 4)
     w.be16(o.portRange[0])

@@ -13,6 +13,8 @@ import {
   decodeVxlan,
   encodeBridge,
   encodeVxlan,
+  encodeVxlanChange,
+  type VxlanChange,
   type VxlanOptions,
   type VxlanState,
   vxlanNames,
@@ -41,9 +43,7 @@ export interface LinkSettings {
   /** ifindex of the bridge; 0 releases the port. */
   readonly master?: number
   readonly txQueueLength?: number
-  readonly alias?: string
   readonly group?: number
-  readonly addrGenMode?: AddrGenMode
   /** Receive and transmit queues; only at creation. */
   readonly queues?: number
   /** Descriptor of the target namespace (netns.ts: openNetnsFd), open until the request is done. */
@@ -53,6 +53,10 @@ export interface LinkSettings {
 export interface LinkChange extends LinkSettings {
   /** A new name; the device must be down on older kernels. */
   readonly name?: string
+  /** Ignored by the kernel at creation. */
+  readonly alias?: string
+  /** How the kernel makes the IPv6 link-local address. EAFNOSUPPORT at creation, and below an MTU of 1280. */
+  readonly addrGenMode?: AddrGenMode
 }
 
 /** The far end of a veth pair. It cannot be brought up in the same request. */
@@ -68,6 +72,8 @@ export type LinkKind =
   | { readonly kind: 'vrf'; readonly table: number }
   /** Kinds without options of interest: "wireguard", "dummy", "ifb". */
   | { readonly kind: 'plain'; readonly name: string }
+
+export type LinkKindChange = ({ readonly kind: 'bridge' } & BridgeOptions) | ({ readonly kind: 'vxlan' } & VxlanChange)
 
 export interface NewLink extends LinkSettings {
   readonly name: string
@@ -134,15 +140,10 @@ const encodeSettings = (w: Writer, s: LinkSettings): void => {
   if (s.mtu !== undefined) w.attrU32(IFLA.MTU, s.mtu)
   if (s.master !== undefined) w.attrU32(IFLA.MASTER, s.master)
   if (s.txQueueLength !== undefined) w.attrU32(IFLA.TXQLEN, s.txQueueLength)
-  if (s.alias !== undefined) w.attrString(IFLA.IFALIAS, s.alias, 256)
   if (s.group !== undefined) w.attrU32(IFLA.GROUP, s.group)
   if (s.queues !== undefined) {
     w.attrU32(IFLA.NUM_TX_QUEUES, s.queues)
     w.attrU32(IFLA.NUM_RX_QUEUES, s.queues)
-  }
-  if (s.addrGenMode !== undefined) {
-    const mode = addrGenModes[s.addrGenMode]
-    w.nest(IFLA.AF_SPEC, () => w.nest(AF_INET6, () => w.attrU8(IFLA_INET6.ADDR_GEN_MODE, mode)))
   }
   if (s.netnsFd !== undefined) w.attrU32(IFLA.NET_NS_FD, s.netnsFd)
 }
@@ -202,27 +203,29 @@ export const setLink = (ref: LinkRef, change: LinkChange): Request => ({
       w.attrString(IFLA.IFNAME, change.name, ifNameSize)
     }
     encodeSettings(w, change)
+    if (change.alias !== undefined) w.attrString(IFLA.IFALIAS, change.alias, 256)
+    if (change.addrGenMode !== undefined) {
+      const mode = addrGenModes[change.addrGenMode]
+      w.nest(IFLA.AF_SPEC, () => w.nest(AF_INET6, () => w.attrU8(IFLA_INET6.ADDR_GEN_MODE, mode)))
+    }
   },
 })
 
-/** `ip link set DEV type bridge ...` or `type vxlan ...`: only what the kernel lets change. */
-export const setLinkKind = (ref: LinkRef, type: LinkKind): Request => {
-  const kindName = type.kind === 'plain' ? type.name : type.kind
-  return {
-    op: `set ${kindName} ${refText(ref)}`,
-    type: RTM.NEWLINK,
-    flags: 0,
-    names: type.kind === 'vxlan' ? linkNamesVxlan : linkNames,
-    encode(w) {
-      encodeIfinfo(w, AF_UNSPEC, refIndex(ref))
-      encodeRefName(w, ref)
-      w.nest(IFLA.LINKINFO, () => {
-        w.attrString(IFLA_INFO.KIND, kindName)
-        w.nest(IFLA_INFO.DATA, () => encodeKindData(w, type))
-      })
-    },
-  }
-}
+/** `ip link set DEV type bridge ...` or `type vxlan ...`. */
+export const setLinkKind = (ref: LinkRef, change: LinkKindChange): Request => ({
+  op: `set ${change.kind} ${refText(ref)}`,
+  type: RTM.NEWLINK,
+  flags: 0,
+  names: change.kind === 'vxlan' ? linkNamesVxlan : linkNames,
+  encode(w) {
+    encodeIfinfo(w, AF_UNSPEC, refIndex(ref))
+    encodeRefName(w, ref)
+    w.nest(IFLA.LINKINFO, () => {
+      w.attrString(IFLA_INFO.KIND, change.kind)
+      w.nest(IFLA_INFO.DATA, () => (change.kind === 'bridge' ? encodeBridge(w, change) : encodeVxlanChange(w, change)))
+    })
+  },
+})
 
 /** `bridge link set dev PORT ...`. The kernel ignores what it does not know: read back what matters. */
 export const setBridgePort = (index: number, port: Partial<BridgePort>): Request => ({
