@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { WeftError } from '../base/errors.ts'
 import { familyOf, macOf, parseAddress, parseMac } from '../model/address.ts'
-import type { Endpoint, PortMapping, Workload } from '../model/endpoint.ts'
+import type { Endpoint, Workload } from '../model/endpoint.ts'
 import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import { decode, encode } from '../store/codec.ts'
@@ -16,6 +16,7 @@ import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
+import { choosePorts, type PortRequest, portWrites } from './ports.ts'
 
 export interface EndpointRequest {
   readonly docker: string
@@ -24,14 +25,15 @@ export interface EndpointRequest {
   readonly addresses: readonly string[]
   /** Only if the user chose one. */
   readonly mac?: string
-  readonly ports: readonly PortMapping[]
 }
 
 export interface Endpoints {
   create(request: EndpointRequest, signal: AbortSignal): Promise<Endpoint>
   get(docker: string, endpoint: EndpointId, signal: AbortSignal): Promise<{ endpoint: Endpoint; network: Network }>
-  /** Docker made it (or no longer makes it) the container's way out: its ports are published. */
-  setGateway(docker: string, endpoint: EndpointId, on: boolean, signal: AbortSignal): Promise<void>
+  /** Docker made it the container's way out: its ports are claimed and published. */
+  publish(docker: string, endpoint: EndpointId, ports: readonly PortRequest[], signal: AbortSignal): Promise<void>
+  /** It is that no longer. Unknown ones: nothing happens. */
+  unpublish(docker: string, endpoint: EndpointId, signal: AbortSignal): Promise<void>
   setWorkload(network: NetworkId, endpoint: EndpointId, workload: Workload, signal: AbortSignal): Promise<void>
   /** Journalled; done when the store is there. Unknown ones: nothing happens. */
   delete(docker: string, endpoint: EndpointId): Promise<void>
@@ -161,7 +163,7 @@ export const openEndpoints = (
           boot,
           addresses: request.addresses,
           mac,
-          ports: request.ports,
+          ports: [],
           gateway: false,
           identity: identity.unlabelled,
         }
@@ -190,13 +192,38 @@ export const openEndpoints = (
         throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is not known: start the container again`)
       return { endpoint: known.record, network }
     },
-    async setGateway(docker, endpoint, on, signal) {
-      const network = bindings.byDocker(docker)?.network
-      if (network === undefined && !on) return
-      await change(networkOf(docker).id, endpoint, signal, now => ({ ...now, gateway: on })).catch(error => {
-        if (on || !(error instanceof WeftError && error.code === 'NOT_FOUND')) throw error
-      })
-    },
+    publish: (docker, endpoint, requests, signal) =>
+      attempt(context, signal, async () => {
+        const network = networkOf(docker)
+        const key = keys.endpoint(network.id, endpoint)
+        const entry = await store.get(key, { signal })
+        if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
+        const record = decode('endpoint', key, entry.value)
+        if (record.gateway) return // Docker repeats its calls
+        const choice = await choosePorts(context, network.id, endpoint, requests, signal)
+        const value = encode('endpoint', { ...record, gateway: true, ports: choice.ports })
+        const revision = await store.commit(
+          [{ key, is: 'at', revision: entry.revision }, ...choice.compares],
+          [{ kind: 'put', key, value }, ...choice.writes],
+          { signal },
+        )
+        await mirror.reached(revision, signal)
+      }),
+    unpublish: (docker, endpoint, signal) =>
+      attempt(context, signal, async () => {
+        const network = bindings.byDocker(docker)?.network
+        const key = network === undefined ? undefined : keys.endpoint(network, endpoint)
+        const entry = key === undefined ? undefined : await store.get(key, { signal })
+        if (!entry) return
+        const record = decode('endpoint', entry.key, entry.value)
+        if (!record.gateway) return
+        const value = encode('endpoint', { ...record, gateway: false, ports: [] })
+        await store.commit(
+          [{ key: entry.key, is: 'at', revision: entry.revision }],
+          [{ kind: 'put', key: entry.key, value }, ...portWrites(context, record.ports)],
+          { signal },
+        )
+      }),
     setWorkload: (network, endpoint, workload, signal) =>
       change(network, endpoint, signal, now => ({ ...now, workload })),
     async delete(docker, endpoint) {
@@ -224,7 +251,7 @@ export const openEndpoints = (
             { key, is: 'at', revision: entry.revision },
             ...own.map((claim): Compare => ({ key: claim!.key, is: 'at', revision: claim!.revision })),
           ],
-          [{ kind: 'delete', key }, ...own.map((claim): Write => ({ kind: 'put', key: claim!.key, value: resting }))],
+          [{ kind: 'delete', key }, ...own.map((claim): Write => ({ kind: 'put', key: claim!.key, value: resting })) ...portWrites(context, record.ports),],
           { signal },
         )
       }),

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Docker's IpamDriver contract over the control verbs. PoolID is the prefix itself: it is unique in the cluster, and
+// the engine keeps it for ever.
+
+import { WeftError } from '../base/errors.ts'
+import type { Addresses } from '../control/addresses.ts'
+import type { Pools } from '../control/pools.ts'
+import { formatPrefix, parseInterface } from '../model/address.ts'
+import type { NetworkId } from '../model/ids.ts'
+import { addressSpace, type Handler } from './network-driver.ts'
+import { decodeRequest, label, requests } from './wire.ts'
+
+export interface IpamDriverParts {
+  readonly pools: Pools
+  readonly addresses: Addresses
+  /** The cluster network that our own Docker API request is creating on this engine just now. */
+  readonly replicating: () => NetworkId | undefined
+}
+
+export const ipamDriver = ({ pools, addresses, replicating }: IpamDriverParts): Readonly<Record<string, Handler>> => ({
+  'IpamDriver.GetCapabilities': async () => ({ RequiresMACAddress: false, RequiresRequestReplay: false }),
+
+  'IpamDriver.GetDefaultAddressSpaces': async () => ({
+    LocalDefaultAddressSpace: addressSpace,
+    GlobalDefaultAddressSpace: addressSpace,
+  }),
+
+  'IpamDriver.RequestPool': async (body, signal) => {
+    const request = decodeRequest('RequestPool', requests.requestPool, body)
+    for (const name of Object.keys(request.Options))
+      if (name.startsWith('weft.') && name !== 'weft.network')
+        throw new WeftError('UNKNOWN_OPTION', `ipam option ${name} is unknown, did you mean weft.network?`)
+    const wanted = request.Options['weft.network']
+    const replicaOf = replicating()
+    const grant = await pools.request(
+      {
+        family: request.V6 === true || request.Pool.includes(':') ? 6 : 4,
+        ...(request.Pool === '' ? {} : { prefix: request.Pool }),
+        ...(request.SubPool === '' ? {} : { range: formatPrefix(parseInterface(request.SubPool, 'ip-range').prefix) }),
+        ...(wanted === undefined ? {} : { wanted }),
+        ...(replicaOf === undefined ? {} : { replicaOf }),
+      },
+      signal,
+    )
+    return { PoolID: grant.prefix, Pool: grant.prefix, Data: {} }
+  },
+
+  'IpamDriver.ReleasePool': async (body, signal) => {
+    const { PoolID } = decodeRequest('ReleasePool', requests.releasePool, body)
+    await released(pools.release(PoolID, signal))
+    return {}
+  },
+
+  'IpamDriver.RequestAddress': async (body, signal) => {
+    const request = decodeRequest('RequestAddress', requests.requestAddress, body)
+    const gateway = request.Options[label.addressType] === label.gateway
+    return { Address: await addresses.request(request.PoolID, request.Address, gateway, signal), Data: {} }
+  },
+
+  'IpamDriver.ReleaseAddress': async (body, signal) => {
+    const request = decodeRequest('ReleaseAddress', requests.releaseAddress, body)
+    if (request.Address !== '') await released(addresses.release(request.PoolID, request.Address, signal))
+    return {}
+  },
+})
+
+/** What cannot be released now the sweeper releases later; `docker stop` never waits for the store. */
+const released = async (work: Promise<void>): Promise<void> => {
+  let timer: NodeJS.Timeout | undefined
+  await Promise.race([
+    work.catch(() => {}),
+    new Promise<void>(resolve => {
+      timer = setTimeout(resolve, 300)
+    }),
+  ])
+  clearTimeout(timer)
+}

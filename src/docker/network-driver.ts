@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Docker's NetworkDriver contract over the control verbs. Every method may be repeated, may name what is long gone, and
+// never calls Docker's API. What fields mean: moby daemon/libnetwork/docs/remote.md and the drivers/remote code.
+import { WeftError } from '../base/errors.ts'
+import type { Bindings } from '../control/bindings.ts'
+import type { Converger } from '../control/converger.ts'
+import type { Endpoints } from '../control/endpoints.ts'
+import type { Networks } from '../control/networks.ts'
+import { familyOf, formatAddress, parseInterface } from '../model/address.ts'
+import type { Network, Pool } from '../model/network.ts'
+import {
+  type CreateEndpoint,
+  type CreateNetwork,
+  decodePorts,
+  decodeRequest,
+  type IpamData,
+  label,
+  requests,
+} from './wire.ts'
+
+export type Handler = (body: string, signal: AbortSignal) => Promise<object>
+
+export interface NetworkDriverParts {
+  readonly networks: Networks
+  readonly endpoints: Endpoints
+  readonly bindings: Bindings
+  readonly converger: Converger
+  /** Docker deleted a network of this engine (by command, or because we asked it to). */
+  readonly onDeleted: (docker: string) => void
+  /** Docker made a network whose name only its API tells. */
+  readonly onCreated: (docker: string) => void
+  /** Names of the container's end, from the overlay's planner. */
+  readonly containerEnd: (endpoint: string) => string
+  /** Address that answers DNS on every network. */
+  readonly resolver: string
+}
+
+export const addressSpace = 'weft'
+
+/** Answers by method name, as in 'NetworkDriver.Join'. */
+export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string, Handler>> => {
+  const { networks, endpoints, bindings, converger } = parts
+  /** Sandboxes that already have the route to the resolver: it fits a routing table only once. */
+  const routed = new Map<string, string>()
+  const sandboxes = new Map<string, string>()
+
+  return {
+    'NetworkDriver.GetCapabilities': async () => ({ Scope: 'local', ConnectivityScope: 'global' }),
+
+    'NetworkDriver.CreateNetwork': async (body, signal) => {
+      const request = decodeRequest('CreateNetwork', requests.createNetwork, body)
+      const network = await networks.create(
+        {
+          docker: request.NetworkID,
+          pools: [...request.IPv4Data, ...request.IPv6Data].map(poolOf),
+          options: genericOptions(request),
+          internal: request.Options[label.internal] === true,
+          ipv6: request.Options[label.enableIpv6] === true,
+        },
+        signal,
+      )
+      parts.onCreated(request.NetworkID)
+      await converger.networkReached(network.id, signal)
+      return {}
+    },
+
+    'NetworkDriver.DeleteNetwork': async body => {
+      const { NetworkID } = decodeRequest('DeleteNetwork', requests.deleteNetwork, body)
+      parts.onDeleted(NetworkID)
+      return {}
+    },
+
+    'NetworkDriver.CreateEndpoint': async (body, signal) => {
+      const request = decodeRequest('CreateEndpoint', requests.createEndpoint, body)
+      const given = request.Interface
+      const endpoint = await endpoints.create(
+        {
+          docker: request.NetworkID,
+          endpoint: request.EndpointID,
+          addresses: addressesOf(request),
+          ...(given.MacAddress === '' ? {} : { mac: given.MacAddress }),
+        },
+        signal,
+      )
+      // only what was empty may be filled, or the engine refuses the whole endpoint
+      return { Interface: given.MacAddress === '' ? { MacAddress: endpoint.mac } : {} }
+    },
+
+    'NetworkDriver.EndpointOperInfo': async body => {
+      decodeRequest('EndpointOperInfo', requests.endpoint, body)
+      return { Value: {} }
+    },
+
+    'NetworkDriver.DeleteEndpoint': async body => {
+      const { NetworkID, EndpointID } = decodeRequest('DeleteEndpoint', requests.endpoint, body)
+      await endpoints.delete(NetworkID, EndpointID)
+      return {}
+    },
+
+    'NetworkDriver.Join': async (body, signal) => {
+      const request = decodeRequest('Join', requests.join, body)
+      const { endpoint, network } = await endpoints.get(request.NetworkID, request.EndpointID, signal)
+      await converger.attach(network.id, endpoint.id, signal)
+      const first = !routed.has(request.SandboxKey) || routed.get(request.SandboxKey) === request.EndpointID
+      if (first) {
+        routed.set(request.SandboxKey, request.EndpointID)
+        sandboxes.set(request.EndpointID, request.SandboxKey)
+      }
+      return {
+        InterfaceName: { SrcName: parts.containerEnd(endpoint.id), DstPrefix: 'eth' },
+        ...gatewaysOf(network, endpoint.addresses),
+        StaticRoutes:
+          first && endpoint.addresses.some(address => familyOf(address) === 4)
+            ? [{ Destination: `${parts.resolver}/32`, RouteType: 1 }]
+            : [],
+        DisableGatewayService: true,
+      }
+    },
+
+    'NetworkDriver.Leave': async body => {
+      const { EndpointID } = decodeRequest('Leave', requests.endpoint, body)
+      const sandbox = sandboxes.get(EndpointID)
+      if (sandbox !== undefined) routed.delete(sandbox)
+      sandboxes.delete(EndpointID)
+      return {}
+    },
+
+    'NetworkDriver.ProgramExternalConnectivity': async (body, signal) => {
+      const request = decodeRequest('ProgramExternalConnectivity', requests.external, body)
+      await endpoints.publish(request.NetworkID, request.EndpointID, decodePorts(request.Options), signal)
+      const network = bindings.byDocker(request.NetworkID)?.network
+      if (network !== undefined) await converger.endpointReached(network, request.EndpointID, signal)
+      return {}
+    },
+
+    'NetworkDriver.RevokeExternalConnectivity': async (body, signal) => {
+      const { NetworkID, EndpointID } = decodeRequest('RevokeExternalConnectivity', requests.endpoint, body)
+      await endpoints.unpublish(NetworkID, EndpointID, signal).catch(ignoreAway)
+      return {}
+    },
+
+    'NetworkDriver.DiscoverNew': async () => ({}),
+    'NetworkDriver.DiscoverDelete': async () => ({}),
+    'NetworkDriver.AllocateNetwork': async () => notInSwarm(),
+    'NetworkDriver.FreeNetwork': async () => ({}),
+  }
+}
+
+/** `docker stop` never waits for the store: the endpoint's deletion takes its ports with it. */
+const ignoreAway = (error: unknown): void => {
+  if (
+    !(error instanceof WeftError && ['STORE_UNAVAILABLE', 'STORE_SUSPECT', 'TIMEOUT', 'CANCELLED'].includes(error.code))
+  )
+    throw error
+}
+
+const notInSwarm = (): never => {
+  throw new WeftError(
+    'NOT_SUPPORTED',
+    'weft networks are not swarm networks: leave --scope swarm out, every host of the cluster shows them anyway',
+  )
+}
+
+const genericOptions = ({ Options }: CreateNetwork): Record<string, string> => {
+  const generic = Options[label.generic]
+  if (generic === undefined || generic === null) return {}
+  return Object.fromEntries(
+    Object.entries(generic as Record<string, unknown>).map(([key, value]) => [key, String(value)]),
+  )
+}
+
+const plain = (cidr: string): string => formatAddress(parseInterface(cidr).address)
+
+const poolOf = ({ AddressSpace, Pool, Gateway, AuxAddresses }: IpamData): Pool => {
+  if (AddressSpace !== addressSpace)
+    throw new WeftError(
+      'INVALID',
+      'weft networks need the weft IPAM driver, another cannot keep addresses unique across hosts: ' +
+        'type docker network create -d weft --ipam-driver weft NAME, or in a compose file "driver: weft" with "ipam: {driver: weft}"',
+    )
+  const aux = Object.entries(AuxAddresses).map(([name, address]) => [name, plain(address)] as const)
+  return {
+    prefix: Pool,
+    ...(Gateway === '' ? {} : { gateway: plain(Gateway) }),
+    ...(aux.length === 0 ? {} : { aux: Object.fromEntries(aux) }),
+  }
+}
+
+const addressesOf = ({ Interface }: CreateEndpoint): string[] =>
+  [Interface.Address, Interface.AddressIPv6].filter(text => text !== '').map(plain)
+
+/** The container's way out, unless the network has none. */
+const gatewaysOf = (network: Network, addresses: readonly string[]): { Gateway?: string; GatewayIPv6?: string } => {
+  if (network.internal) return {}
+  const gateway = (family: 4 | 6): string | undefined => {
+    if (!addresses.some(address => familyOf(address) === family)) return undefined
+    const own = network.pools.find(pool => familyOf(pool.prefix) === family && pool.gateway !== undefined)
+    return own?.gateway
+  }
+  const v4 = gateway(4)
+  const v6 = gateway(6)
+  return { ...(v4 === undefined ? {} : { Gateway: v4 }), ...(v6 === undefined ? {} : { GatewayIPv6: v6 }) }
+}
