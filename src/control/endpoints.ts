@@ -251,7 +251,11 @@ export const openEndpoints = (
             { key, is: 'at', revision: entry.revision },
             ...own.map((claim): Compare => ({ key: claim!.key, is: 'at', revision: claim!.revision })),
           ],
-          [{ kind: 'delete', key }, ...own.map((claim): Write => ({ kind: 'put', key: claim!.key, value: resting })) ...portWrites(context, record.ports),],
+          [
+            { kind: 'delete', key },
+            ...own.map((claim): Write => ({ kind: 'put', key: claim!.key, value: resting })),
+            ...portWrites(context, record.ports),
+          ],
           { signal },
         )
       }),
