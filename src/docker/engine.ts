@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Docker's API of this host, as little of it as weft needs (API 1.41 and later): never called inside a driver call,
+// because the engine may be waiting for that very call. Every request has a time limit.
+import { request as httpRequest } from 'node:http'
+import { WeftError } from '../base/errors.ts'
+
+export interface EngineNetwork {
+  readonly Id: string
+  readonly Name: string
+  readonly Driver: string
+  readonly Labels: Readonly<Record<string, string>> | null
+  readonly Attachable: boolean
+  readonly Internal: boolean
+  readonly EnableIPv6: boolean
+  readonly Options: Readonly<Record<string, string>> | null
+  readonly IPAM: { readonly Driver: string; readonly Options: Readonly<Record<string, string>> | null }
+}
+
+export interface EngineEndpoint {
+  readonly NetworkID: string
+  readonly EndpointID: string
+  readonly Aliases: readonly string[] | null
+}
+
+export interface EngineContainer {
+  readonly Id: string
+  readonly Name: string
+  readonly Image: string
+  readonly Config: { readonly Hostname: string; readonly Labels: Readonly<Record<string, string>> | null }
+  readonly State: { readonly Running: boolean }
+  readonly NetworkSettings: { readonly Networks: Readonly<Record<string, EngineEndpoint>> | null }
+}
+
+export interface ListedContainer {
+  readonly Id: string
+  readonly State: string
+  readonly NetworkSettings?: { readonly Networks?: Readonly<Record<string, EngineEndpoint>> | null }
+}
+
+export interface EngineEvent {
+  readonly Type: string
+  readonly Action: string
+  readonly Actor: { readonly ID: string; readonly Attributes: Readonly<Record<string, string>> }
+}
+
+export interface CreateNetworkBody {
+  readonly Name: string
+  readonly CheckDuplicate: true
+  readonly Driver: string
+  readonly Internal: boolean
+  readonly Attachable: boolean
+  readonly EnableIPv6: boolean
+  readonly IPAM: {
+    readonly Driver: string
+    readonly Config: readonly {
+      Subnet: string
+      IPRange?: string
+      Gateway?: string
+      AuxiliaryAddresses?: Record<string, string>
+    }[]
+  }
+  readonly Options: Readonly<Record<string, string>>
+  readonly Labels: Readonly<Record<string, string>>
+}
+
+export interface Engine {
+  networks(): Promise<readonly EngineNetwork[]>
+  createNetwork(body: CreateNetworkBody): Promise<string>
+  /** Removing one that is gone is success. */
+  removeNetwork(id: string): Promise<void>
+  /** Running and stopped ones. */
+  containers(filters?: Readonly<Record<string, readonly string[]>>): Promise<readonly ListedContainer[]>
+  container(id: string): Promise<EngineContainer>
+  imageLabels(image: string): Promise<Readonly<Record<string, string>>>
+  /** Yields until the signal aborts or the engine closes the stream, then ends or throws DOCKER_UNAVAILABLE. */
+  events(signal: AbortSignal): AsyncIterable<EngineEvent>
+}
+
+const limitMs = 10_000
+
+export const openEngine = (socketPath: string): Engine => {
+  const call = <T>(method: string, path: string, body?: object): Promise<T> =>
+    new Promise((resolve, reject) => {
+      const unavailable = (cause: unknown): void =>
+        reject(
+          new WeftError('DOCKER_UNAVAILABLE', `docker ${method} ${path.split('?')[0]} at ${socketPath}`, { cause }),
+        )
+      const text = body === undefined ? undefined : JSON.stringify(body)
+      const request = httpRequest(
+        {
+          socketPath,
+          method,
+          path,
+          headers: {
+            Host: 'docker',
+            ...(text === undefined
+              ? {}
+              : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(text) }),
+          },
+          signal: AbortSignal.timeout(limitMs),
+        },
+        response => {
+          const chunks: Buffer[] = []
+          response.on('data', chunk => chunks.push(chunk as Buffer))
+          response.on('error', unavailable)
+          response.on('end', () => {
+            const answer = Buffer.concat(chunks).toString('utf8')
+            const status = response.statusCode ?? 0
+            if (status >= 200 && status < 300) return resolve((answer === '' ? undefined : parse(answer)) as T)
+            const message = (parse(answer) as { message?: string } | undefined)?.message ?? answer
+            const code = status === 404 ? 'NOT_FOUND' : status === 409 ? 'EXISTS' : 'DOCKER_UNAVAILABLE'
+            reject(new WeftError(code, `docker ${method} ${path.split('?')[0]}: ${message.trim()}`))
+          })
+        },
+      )
+      request.on('error', unavailable)
+      request.end(text)
+    })
+
+  const query = (filters: object | undefined): string =>
+    filters === undefined ? '' : `&filters=${encodeURIComponent(JSON.stringify(filters))}`
+
+  return {
+    networks: () => call('GET', '/networks'),
+    async createNetwork(body) {
+      return (await call<{ Id: string }>('POST', '/networks/create', body)).Id
+    },
+    async removeNetwork(id) {
+      try {
+        await call('DELETE', `/networks/${id}`)
+      } catch (error) {
+        if (!(error instanceof WeftError && error.code === 'NOT_FOUND')) throw error
+      }
+    },
+    containers: filters => call('GET', `/containers/json?all=1${query(filters)}`),
+    container: id => call('GET', `/containers/${encodeURIComponent(id)}/json`),
+    async imageLabels(image) {
+      const { Config } = await call<{ Config?: { Labels?: Record<string, string> | null } | null }>(
+        'GET',
+        `/images/${encodeURIComponent(image)}/json`,
+      )
+      return Config?.Labels ?? {}
+    },
+    events: signal => stream(socketPath, `/events?${query({ type: ['container', 'network'] }).slice(1)}`, signal),
+  }
+}
+
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Newline-separated JSON until the engine closes it. */
+const stream = async function* (socketPath: string, path: string, signal: AbortSignal): AsyncGenerator<EngineEvent> {
+  const response = await new Promise<import('node:http').IncomingMessage>((resolve, reject) => {
+    const request = httpRequest({ socketPath, path, headers: { Host: 'docker' }, signal }, resolve)
+    request.on('error', cause =>
+      reject(new WeftError('DOCKER_UNAVAILABLE', `docker events at ${socketPath}`, { cause })),
+    )
+    request.end()
+  })
+  let rest = ''
+  try {
+    for await (const chunk of response) {
+      rest += String(chunk)
+      const lines = rest.split('\n')
+      rest = lines.pop()!
+      for (const line of lines) {
+        const event = parse(line)
+        if (event !== undefined) yield event as EngineEvent
+      }
+    }
+  } catch (cause) {
+    if (!signal.aborted) throw new WeftError('DOCKER_UNAVAILABLE', 'docker events broke off', { cause })
+  }
+}

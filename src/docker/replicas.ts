@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every cluster network exists on every engine: creates what is missing here, removes what is gone from the cluster,
+// and tells the cluster the name that Docker's user gave. One look at everything at a time, after each change and
+// every half minute; always outside driver calls.
+import type { Timer } from '../base/clock.ts'
+import { describe, WeftError } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Bindings } from '../control/bindings.ts'
+import type { Context } from '../control/context.ts'
+import type { Networks } from '../control/networks.ts'
+import type { NetworkId } from '../model/ids.ts'
+import type { Network } from '../model/network.ts'
+import type { CreateNetworkBody, Engine, EngineNetwork } from './engine.ts'
+
+export const driverName = 'weft'
+
+export interface Replicas extends Closeable {
+  /** Look again soon. */
+  poke(): void
+  /** The network whose creation on this engine we have asked for and not got yet. */
+  readonly inFlight: NetworkId | undefined
+  /** Docker's DeleteNetwork arrived. */
+  deleted(docker: string): void
+  /** Why a cluster network is not on this engine: name → reason. */
+  readonly problems: ReadonlyMap<string, string>
+  /** Resolves when a look that began after now has ended. */
+  settled(): Promise<void>
+  close(): Promise<void>
+}
+
+const settleMs = 150
+const lookEveryMs = 30_000
+const removalMs = 10_000
+
+export const openReplicas = (context: Context, engine: Engine, bindings: Bindings, networks: Networks): Replicas => {
+  const { mirror, node, clock, log } = context
+  const stop = new AbortController()
+  const problems = new Map<string, string>()
+  const ourRemovals = new Set<string>() // Docker ids whose deletion we asked for
+  const deletions: string[] = [] // Docker ids that a user deleted, to be thought about outside the call
+  let inFlight: NetworkId | undefined
+  let timer: Timer | undefined
+  let running: Promise<void> | undefined
+  let again = false
+
+  const signal = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
+  const say = (name: string, problem: string): void => {
+    if (problems.get(name) !== problem) log.warn({ network: name, problem }, 'network is not on this engine')
+    problems.set(name, problem)
+  }
+
+  const look = async (): Promise<void> => {
+    if (!mirror.status.available) return
+    const there = new Map((await engine.networks()).filter(isOurs).map(network => [network.Id, network]))
+    for (const binding of [...bindings.all()]) if (!there.has(binding.docker)) await vanished(binding.docker)
+    for (const [docker, network] of there) {
+      const binding = bindings.byDocker(docker)
+      if (!binding) continue
+      await introduce(binding.network, docker, network)
+    }
+    for (const { record } of [...mirror.snapshot.networks.values()]) {
+      if (record.state.kind === 'removing') await removing(record)
+      else if (record.name !== undefined && !bindings.byNetwork(record.id)) await replicate(record, record.name)
+    }
+    // a record that is gone takes its replica with it; never one that has containers
+    for (const binding of [...bindings.all()])
+      if (!mirror.snapshot.networks.has(binding.network)) await dissolve(binding.docker)
+    for (const name of problems.keys()) if (!mirror.snapshot.names.has(name)) problems.delete(name)
+  }
+
+  const vanished = async (docker: string): Promise<void> => {
+    const binding = bindings.byDocker(docker)
+    const at = deletions.indexOf(docker)
+    if (at >= 0) deletions.splice(at, 1)
+    else if (!ourRemovals.has(docker)) return confirmVanished(docker)
+    await bindings.unbind(docker)
+    if (ourRemovals.delete(docker) || !binding) return
+    const record = mirror.snapshot.networks.get(binding.network)?.record
+    if (!record) return
+    if (record.origin.by === 'weft' || record.state.kind === 'removing') {
+      log.warn(
+        { network: record.name, id: record.id },
+        'docker network rm removed a replica; it comes back, use weft network rm',
+      )
+      return
+    }
+    await networks.update(
+      record.id,
+      now =>
+        now.state.kind === 'active'
+          ? { ...now, state: { kind: 'removing', since: new Date(clock.now()).toISOString(), by: node, acks: [node] } }
+          : undefined,
+      signal(),
+    )
+    log.info({ network: record.name, id: record.id }, 'docker network rm: asking the cluster to remove it')
+  }
+
+  /** Bound, not listed, and no DeleteNetwork seen: creation may be under way, or we were away. Twice in a row decides. */
+  const missingOnce = new Map<string, number>()
+  const confirmVanished = async (docker: string): Promise<void> => {
+    const first = missingOnce.get(docker)
+    const now = clock.monotonic()
+    if (first === undefined) {
+      missingOnce.set(docker, now)
+      timer = clock.after(2000, poke)
+    } else if (now - first > 1900) {
+      missingOnce.delete(docker)
+      deletions.push(docker)
+      await vanished(docker)
+    }
+  }
+
+  const introduce = async (
+    id: NetworkId,
+    docker: string,
+    { Name, Labels, Attachable }: EngineNetwork,
+  ): Promise<void> => {
+    missingOnce.delete(docker)
+    const record = mirror.snapshot.networks.get(id)?.record
+    if (!record || record.origin.node !== node || record.origin.by !== 'docker' || record.state.kind !== 'active')
+      return
+    if (record.name === Name && JSON.stringify(record.labels) === JSON.stringify(Labels ?? {})) return
+    if (
+      record.name !== undefined &&
+      record.name !== Name &&
+      record.labels !== undefined &&
+      Object.keys(record.labels).length > 0
+    )
+      return
+    const given = await networks.introduce(id, { name: Name, labels: Labels ?? {}, attachable: Attachable }, signal())
+    log.info({ network: given, id, docker: docker.slice(0, 12) }, 'network introduced to the cluster')
+    if (given === Name || record.options['weft.network'] !== undefined) return
+    if (mirror.snapshot.endpoints(id).size > 0) {
+      say(Name, `another cluster network has this name; the one made here goes on as ${given}`)
+      return
+    }
+    // nobody uses it yet: the network that has the name takes its place here
+    ourRemovals.add(docker)
+    await engine.removeNetwork(docker)
+    await bindings.unbind(docker)
+    ourRemovals.delete(docker)
+    await networks.remove(id, signal())
+    again = true
+  }
+
+  const replicate = async (record: Network, name: string): Promise<void> => {
+    inFlight = record.id
+    try {
+      const docker = await engine.createNetwork(bodyOf(record, name))
+      problems.delete(name)
+      log.info({ network: name, id: record.id, docker: docker.slice(0, 12) }, 'network created on this engine')
+    } catch (error) {
+      if (bindings.byNetwork(record.id)) return
+      say(
+        name,
+        error instanceof WeftError && error.code === 'EXISTS'
+          ? 'a network that is not this one has its name here'
+          : describe(error),
+      )
+    } finally {
+      inFlight = undefined
+    }
+  }
+
+  const used = async (docker: string): Promise<boolean> => (await engine.containers({ network: [docker] })).length > 0
+
+  const removing = async (record: Network): Promise<void> => {
+    if (record.state.kind !== 'removing') return
+    const { acks, since } = record.state
+    const binding = bindings.byNetwork(record.id)
+    const local = [...mirror.snapshot.endpoints(record.id).values()].some(endpoint => endpoint.record.node === node)
+    if (local || (binding && (await used(binding.docker)))) {
+      log.warn({ network: record.name }, 'removal vetoed: containers of this host use the network')
+      return networks.update(record.id, now => ({ ...now, state: { kind: 'active' } }), signal())
+    }
+    if (binding) {
+      ourRemovals.add(binding.docker)
+      await engine.removeNetwork(binding.docker)
+      await bindings.unbind(binding.docker)
+      ourRemovals.delete(binding.docker)
+    }
+    if (!acks.includes(node))
+      await networks.update(
+        record.id,
+        now =>
+          now.state.kind === 'removing'
+            ? { ...now, state: { ...now.state, acks: [...now.state.acks, node] } }
+            : undefined,
+        signal(),
+      )
+    const waiting = [...mirror.snapshot.presence.keys()].filter(name => name !== node && !acks.includes(name))
+    const late = clock.now() - Date.parse(since) > removalMs
+    if (waiting.length > 0 && !late) {
+      clock.after(removalMs, poke)
+      return
+    }
+    await networks.remove(record.id, signal())
+    log.info({ network: record.name, id: record.id }, 'network removed from the cluster')
+  }
+
+  const dissolve = async (docker: string): Promise<void> => {
+    if (await used(docker)) {
+      say(
+        docker.slice(0, 12),
+        'its cluster network is gone, but containers here still use it: remove them, then docker network rm',
+      )
+      return
+    }
+    ourRemovals.add(docker)
+    await engine.removeNetwork(docker)
+    await bindings.unbind(docker)
+    ourRemovals.delete(docker)
+  }
+
+  const poke = (): void => {
+    if (stop.signal.aborted) return
+    if (running) {
+      again = true
+      return
+    }
+    timer?.cancel()
+    running = new Promise<void>(resolve => clock.after(settleMs, resolve))
+      .then(look)
+      .catch(error => {
+        if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'networks not compared with the engine')
+      })
+      .finally(() => {
+        running = undefined
+        if (stop.signal.aborted) return
+        if (again) {
+          again = false
+          poke()
+        } else timer = clock.after(lookEveryMs, poke)
+      })
+  }
+
+  const unsubscribe = mirror.subscribe(changed => {
+    if (changed === 'all' || changed.some(key => key[0] === 'networks')) poke()
+  })
+
+  return {
+    poke,
+    get inFlight() {
+      return inFlight
+    },
+    deleted(docker) {
+      if (!ourRemovals.has(docker) && bindings.byDocker(docker)) deletions.push(docker)
+      poke()
+    },
+    problems,
+    async settled() {
+      poke()
+      while (running) await running
+    },
+    async close() {
+      stop.abort(new Error('closed'))
+      unsubscribe()
+      timer?.cancel()
+      await running
+    },
+  }
+}
+
+const isOurs = (network: EngineNetwork): boolean => network.Driver === driverName
+
+const bodyOf = (record: Network, name: string): CreateNetworkBody => ({
+  Name: name,
+  CheckDuplicate: true,
+  Driver: driverName,
+  Internal: record.internal,
+  Attachable: record.attachable,
+  EnableIPv6: record.ipv6,
+  IPAM: {
+    Driver: driverName,
+    Config: record.pools.map(({ prefix, range, gateway, aux }) => ({
+      Subnet: prefix,
+      ...(range === undefined ? {} : { IPRange: range }),
+      ...(gateway === undefined ? {} : { Gateway: gateway }),
+      ...(aux === undefined ? {} : { AuxiliaryAddresses: { ...aux } }),
+    })),
+  },
+  Options: record.options,
+  Labels: record.labels,
+})

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who is behind an endpoint: name, labels, aliases, compose project and service, from Docker's event stream and its
+// container list; never inside a driver call. Also finds endpoints that the engine no longer has.
+import { backoff } from '../base/backoff.ts'
+import { sleep } from '../base/clock.ts'
+import { describe, WeftError } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Context } from '../control/context.ts'
+import type { Departures } from '../control/departures.ts'
+import type { Endpoints } from '../control/endpoints.ts'
+import type { Workload } from '../model/endpoint.ts'
+import type { EndpointId, NetworkId } from '../model/ids.ts'
+import type { Engine, EngineContainer, EngineEvent } from './engine.ts'
+
+export interface Workloads extends Closeable {
+  /** Does the engine answer, and since when not (ISO 8601)? */
+  readonly engineError: string | undefined
+  close(): Promise<void>
+}
+
+/** An endpoint that the engine does not list is erased after this, ms. */
+const graceMs = 30_000
+const auditEveryMs = 60_000
+
+export interface WorkloadsParts {
+  readonly context: Context
+  readonly engine: Engine
+  readonly endpoints: Endpoints
+  readonly departures: Departures
+  /** Networks of this engine came or went, or the engine is back. */
+  readonly onNetworks: () => void
+}
+
+export const openWorkloads = ({ context, engine, endpoints, departures, onNetworks }: WorkloadsParts): Workloads => {
+  const { mirror, node, clock, log } = context
+  const stop = new AbortController()
+  const missing = new Map<EndpointId, number>()
+  const images = new Map<string, Readonly<Record<string, string>>>()
+  let engineError: string | undefined = 'not asked yet'
+
+  const limit = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
+
+  /** Every endpoint record of this node: endpoint → network. */
+  const own = function* (): Generator<[EndpointId, NetworkId]> {
+    for (const network of mirror.snapshot.networks.keys())
+      for (const [id, { record }] of mirror.snapshot.endpoints(network)) if (record.node === node) yield [id, network]
+  }
+
+  const imageLabels = async (image: string): Promise<Readonly<Record<string, string>>> => {
+    const known = images.get(image)
+    if (known) return known
+    const labels = await engine.imageLabels(image)
+    if (images.size > 1000) images.clear()
+    images.set(image, labels)
+    return labels
+  }
+
+  const identify = async (containerId: string): Promise<void> => {
+    const container = await engine.container(containerId)
+    const ours = new Map(own())
+    for (const [, attached] of Object.entries(container.NetworkSettings.Networks ?? {})) {
+      const network = ours.get(attached.EndpointID)
+      if (network === undefined) continue
+      const fromImage = await imageLabels(container.Image)
+      await endpoints.setWorkload(
+        network,
+        attached.EndpointID,
+        workloadOf(container, attached.Aliases ?? [], fromImage),
+        limit(),
+      )
+    }
+  }
+
+  const audit = async (): Promise<void> => {
+    const listed = new Map<EndpointId, string>()
+    for (const { Id, NetworkSettings } of await engine.containers())
+      for (const { EndpointID } of Object.values(NetworkSettings?.Networks ?? {}))
+        if (EndpointID) listed.set(EndpointID, Id)
+    const now = clock.monotonic()
+    const nameless = new Set<string>()
+    for (const [endpoint, network] of own()) {
+      const container = listed.get(endpoint)
+      if (container !== undefined) {
+        missing.delete(endpoint)
+        if (!mirror.snapshot.endpoints(network).get(endpoint)?.record.workload) nameless.add(container)
+        continue
+      }
+      const since = missing.get(endpoint) ?? now
+      missing.set(endpoint, since)
+      if (now - since < graceMs) continue
+      missing.delete(endpoint)
+      log.warn({ endpoint: endpoint.slice(0, 12), network }, 'endpoint is unknown to the engine: released')
+      await departures.add(network, endpoint)
+    }
+    for (const container of nameless) await identify(container)
+  }
+
+  const onEvent = async ({ Type, Action, Actor }: EngineEvent): Promise<void> => {
+    if (Type === 'network') {
+      if (Action === 'create' || Action === 'destroy') onNetworks()
+      const container = Actor.Attributes['container']
+      if (Action === 'connect' && container) await identify(container)
+    } else if (Type === 'container' && Action === 'rename') await identify(Actor.ID)
+  }
+
+  /** Events one by one, errors said and forgotten: the audit catches up. */
+  const handle = async (event: EngineEvent): Promise<void> => {
+    try {
+      await onEvent(event)
+    } catch (error) {
+      if (stop.signal.aborted || (error instanceof WeftError && error.code === 'NOT_FOUND')) return
+      log.warn({ action: event.Action, err: describe(error) }, 'event not taken up yet')
+    }
+  }
+
+  const follow = async (): Promise<void> => {
+    const retry = backoff(200, 3000)
+    while (!stop.signal.aborted) {
+      try {
+        const stream = engine.events(stop.signal)[Symbol.asyncIterator]()
+        let next = stream.next() // subscribed before the list, so that nothing falls between
+        await engine.networks()
+        engineError = undefined
+        retry.reset()
+        onNetworks()
+        await audit()
+        for (let event = await next; !event.done; event = await next) {
+          const done = handle(event.value)
+          next = stream.next()
+          next.catch(() => {})
+          await done
+        }
+        engineError = 'the event stream ended'
+      } catch (error) {
+        engineError = describe(error)
+      }
+      if (!stop.signal.aborted) await sleep(clock, retry.next(), stop.signal).catch(() => {})
+    }
+  }
+
+  const patrol = async (): Promise<void> => {
+    while (!stop.signal.aborted) {
+      await sleep(clock, missing.size > 0 ? graceMs / 3 : auditEveryMs, stop.signal).catch(() => {})
+      if (stop.signal.aborted || engineError !== undefined || !mirror.status.available) continue
+      await audit().catch(error => log.warn({ err: describe(error) }, 'endpoints not compared with the engine'))
+    }
+  }
+  const working = Promise.all([follow(), patrol()])
+
+  return {
+    get engineError() {
+      return engineError
+    },
+    async close() {
+      stop.abort(new Error('closed'))
+      await working
+    },
+  }
+}
+
+/** What an image brings may not claim to be what only the one who starts the container can say. */
+const guarded = (key: string): boolean =>
+  key.startsWith('weft.') || key.startsWith('com.docker.compose.') || key.startsWith('com.docker.swarm.')
+
+export const workloadOf = (
+  { Id, Name, Config }: EngineContainer,
+  aliases: readonly string[],
+  fromImage: Readonly<Record<string, string>>,
+): Workload => {
+  const labels = Object.fromEntries(
+    Object.entries(Config.Labels ?? {}).filter(([key]) => !(guarded(key) && key in fromImage)),
+  )
+  const project = labels['com.docker.compose.project']
+  const service = labels['weft.service'] ?? labels['com.docker.compose.service']
+  return {
+    container: Id,
+    name: Name.replace(/^\//, ''),
+    hostname: Config.Hostname,
+    aliases: aliases.filter(alias => alias !== Id.slice(0, 12)),
+    labels,
+    ...(project === undefined ? {} : { project }),
+    ...(service === undefined ? {} : { service }),
+  }
+}
