@@ -37,7 +37,7 @@ export class Writer {
     this.#view = new DataView(bigger.buffer)
   }
 
-  /** Reserve zeroed space; returns its offset. */
+  /** Reserve space; returns its offset. */
   #take(size: number): number {
     if (this.length + size > this.buffer.length) this.#grow(size)
     const at = this.length
@@ -46,28 +46,36 @@ export class Writer {
   }
 
   u8(value: number): void {
-    this.#view.setUint8(this.#take(1), value)
+    const at = this.#take(1) // first: it may replace the view
+    this.#view.setUint8(at, value)
   }
   u16(value: number): void {
-    this.#view.setUint16(this.#take(2), value, little)
+    const at = this.#take(2) // first: it may replace the view
+    this.#view.setUint16(at, value, little)
   }
   u32(value: number): void {
-    this.#view.setUint32(this.#take(4), value, little)
+    const at = this.#take(4) // first: it may replace the view
+    this.#view.setUint32(at, value, little)
   }
   i32(value: number): void {
-    this.#view.setInt32(this.#take(4), value, little)
+    const at = this.#take(4) // first: it may replace the view
+    this.#view.setInt32(at, value, little)
   }
   u64(value: bigint): void {
-    this.#view.setBigUint64(this.#take(8), value, little)
+    const at = this.#take(8) // first: it may replace the view
+    this.#view.setBigUint64(at, value, little)
   }
   be16(value: number): void {
-    this.#view.setUint16(this.#take(2), value)
+    const at = this.#take(2) // first: it may replace the view
+    this.#view.setUint16(at, value)
   }
   be32(value: number): void {
-    this.#view.setUint32(this.#take(4), value)
+    const at = this.#take(4) // first: it may replace the view
+    this.#view.setUint32(at, value)
   }
   be64(value: bigint): void {
-    this.#view.setBigUint64(this.#take(8), value)
+    const at = this.#take(8) // first: it may replace the view
+    this.#view.setBigUint64(at, value)
   }
   bytes(value: Uint8Array): void {
     const at = this.#take(value.length)
