@@ -4,10 +4,11 @@
 import { endianness } from 'node:os'
 import { WeftError } from '../base/errors.ts'
 import { ipLength, macLength, writeIp, writeMac } from './text.ts'
-import { NLA_F_NESTED, NLA_TYPE_MASK, NLMSG_HDRLEN } from './uapi.ts'
+import { NLA_F_NESTED, NLMSG_HDRLEN } from './uapi.ts'
 
 const little = endianness() === 'LE'
 const attributeMax = 65_535
+const typeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 const align = (length: number): number => (length + 3) & ~3
 
 const malformed = (what: string): WeftError => new WeftError('KERNEL', `decode netlink message: ${what}`)
@@ -118,7 +119,7 @@ export class Writer {
   /** Attribute header; the payload (of exactly `size` bytes) and pad() are the caller's. */
   attrHeader(type: number, size: number): void {
     if (size + 4 > attributeMax) {
-      throw invalid(`attribute ${type & NLA_TYPE_MASK} of ${size} bytes is over ${attributeMax - 4}`)
+      throw invalid(`attribute ${type & typeMask} of ${size} bytes is over ${attributeMax - 4}`)
     }
     this.u16(size + 4)
     this.u16(type)
@@ -200,7 +201,7 @@ export class Writer {
   endNest(at: number): void {
     const length = this.length - at
     if (length > attributeMax) {
-      throw invalid(`nested attribute ${this.#view.getUint16(at + 2, little) & NLA_TYPE_MASK} of ${length} bytes`)
+      throw invalid(`nested attribute ${this.#view.getUint16(at + 2, little) & typeMask} of ${length} bytes`)
     }
     this.#view.setUint16(at, length, little)
   }
@@ -290,7 +291,7 @@ export function* attributes(within: Bytes, offset: number): Generator<Attribute>
   if (at > end) throw malformed(`header of ${offset} bytes in ${within.length}`)
   while (end - at >= 4) {
     const length = little ? buffer.readUInt16LE(at) : buffer.readUInt16BE(at)
-    const type = (little ? buffer.readUInt16LE(at + 2) : buffer.readUInt16BE(at + 2)) & NLA_TYPE_MASK
+    const type = (little ? buffer.readUInt16LE(at + 2) : buffer.readUInt16BE(at + 2)) & typeMask
     if (length < 4 || at + length > end) throw malformed(`attribute ${type} of ${length} bytes at ${at}, end ${end}`)
     yield new Attribute(type, buffer, at + 4, at + length)
     at += align(length)

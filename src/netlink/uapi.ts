@@ -31,7 +31,6 @@ export const NLMSGERR_ATTR_MISS_TYPE = 5
 export const NLMSGERR_ATTR_MISS_NEST = 6
 
 export const NLA_F_NESTED = 0x8000
-export const NLA_TYPE_MASK = 0x3fff
 
 export const AF_UNSPEC = 0
 export const AF_INET = 2
