@@ -168,7 +168,8 @@ class NativeNetlink implements Netlink {
       await sleep(retryDelayMs)
       const second = await this.#chunked(again.map(index => requests[index]!))
       again.forEach((index, i) => {
-        outcomes[index] = second.outcomes[i]
+        const error = second.outcomes[i]
+        outcomes[index] = error && new NetlinkError({ ...error, index })
       })
     }
     return outcomes
