@@ -34,9 +34,10 @@ export interface Kernel extends Closeable {
   namespaces(): Promise<readonly Ns[]>
   /**
    * Everything of ours in one namespace, links through nft elements. A namespace that is
-   * gone gives nothing. Sysctls cannot be listed: those of the given objects are read.
+   * gone gives nothing. Sysctls and guest
+   * rules cannot be listed: those among the hints are looked for.
    */
-  observe(ns: Ns, sysctls?: readonly KernelObject[]): Promise<readonly KernelObject[]>
+  observe(ns: Ns, hints?: readonly KernelObject[]): Promise<readonly KernelObject[]>
   /** Do all operations in the order given, batched; goes on after failures; one result per operation. */
   apply(operations: readonly Operation[]): Promise<readonly OperationResult[]>
   /** Follow our namespaces; those that apply creates are followed from their creation. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernel objects as plain data: what planners produce and what observation gives. One object = one thing that can be
 // added, replaced and removed by itself; `keyOf` names it, `format` writes it in the words of ip, bridge and nft.
-// Two objects with one key are equal exactly when their format is equal.
+// Two objects with one key are equal exactly when their format is equal, rules compared by their tags.
+import { createHash } from 'node:crypto'
 
 /** A network namespace: '' is the one weftd runs in (H), else a name under /run/netns. */
 export type Ns = string
@@ -303,4 +304,21 @@ export const format = (o: KernelObject): string => {
   return `${ns === '' ? 'H' : ns}: ${body(o)}`
 }
 
-export const sameObject = (a: KernelObject, b: KernelObject): boolean => a === b || body(a) === body(b)
+/** Stands for a rule in its comment in the kernel: what is observed of a rule is its tag. Idempotent. */
+export const ruleTag = (rule: string): string =>
+  /^#[0-9a-f]{12}$/.test(rule) ? rule : `#${createHash('sha256').update(rule).digest('hex').slice(0, 12)}`
+
+const tagged = (o: KernelObject): KernelObject => (o.kind === 'nft-chain' ? { ...o, rules: o.rules.map(ruleTag) } : o)
+
+/** A desired object against an observed one: what the desired leaves to the kernel is not compared. */
+export const sameObject = (desired: KernelObject, observed: KernelObject): boolean => {
+  if (desired === observed) return true
+  return body(tagged(desired)) === body(tagged(blind(desired, observed)))
+}
+
+/** The observed object without what the desired one does not ask for. */
+const blind = (desired: KernelObject, observed: KernelObject): KernelObject => {
+  if (desired.kind !== 'veth' || observed.kind !== 'veth') return observed
+  const { mac: _, ...peer } = observed.peer
+  return { ...observed, peer: desired.peer.mac === undefined ? peer : observed.peer }
+}

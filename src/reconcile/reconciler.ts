@@ -117,13 +117,12 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
 
   /** Looks at a namespace anew; what differs from before becomes dirty. */
   const observe = async (ns: Ns): Promise<void> => {
-    const sysctls: KernelObject[] = []
+    const hints: KernelObject[] = []
     for (const key of wanted.keys()) {
-      if (!key.startsWith(`sysctl ${ns} `)) continue
       const object = wanted.get(key)
-      if (object) sysctls.push(object)
+      if ((object?.kind === 'sysctl' || object?.kind === 'nft-guest') && object.ns === ns) hints.push(object)
     }
-    const found = new Map((await kernel.observe(ns, sysctls)).map(object => [keyOf(object), object]))
+    const found = new Map((await kernel.observe(ns, hints)).map(object => [keyOf(object), object]))
     for (const [key, object] of observed)
       if (nsOf(object) === ns && !found.has(key)) {
         observed.delete(key)

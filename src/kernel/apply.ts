@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations into netlink: consecutive ones of a namespace and protocol travel together, nf_tables ones as a single
+// transaction. Every write is a replace where the kernel has one, so that a repeated or half-done pass converges.
+import { NetlinkError } from '../netlink/errors.ts'
+import { netnsWrite } from '../netlink/netns.ts'
+import { nftBatch } from '../netlink/nft/batch.ts'
+import { listObjects } from '../netlink/nft/dump.ts'
+import { removeAddress, replaceAddress } from '../netlink/rtnl/addr.ts'
+import { removeFdb, replaceFdb } from '../netlink/rtnl/fdb.ts'
+import { addLink, removeLink, setBridgePort, setLink } from '../netlink/rtnl/link.ts'
+import { removeNeighbour, replaceNeighbour } from '../netlink/rtnl/neigh.ts'
+import { removeNexthop, replaceNexthop } from '../netlink/rtnl/nexthop.ts'
+import { removeRoute, replaceRoute } from '../netlink/rtnl/route.ts'
+import type { Request } from '../netlink/socket.ts'
+import { portGroup, protocol } from './decode.ts'
+import type { Operation, OperationResult } from './kernel.ts'
+import { createNamespace, pathOf, removeNamespace } from './namespaces.ts'
+import { guestComment, isNft, writeNft } from './nft.ts'
+import { type KernelObject, type LinkObject, type Ns, nsOf, type VethObject } from './objects.ts'
+import type { Sockets } from './sockets.ts'
+
+const noArp = 0x40
+
+/** `onPort` hears the port of each netfilter socket that writes, before it does: its events are our own. */
+export const applyOperations = async (
+  sockets: Sockets,
+  operations: readonly Operation[],
+  onPort: (port: number) => void,
+): Promise<OperationResult[]> => {
+  const results: OperationResult[] = []
+  for (let i = 0; i < operations.length; ) {
+    const first = operations[i]!
+    const way = wayOf(first, onPort)
+    let end = i + 1
+    if (way.batched) while (end < operations.length && wayOf(operations[end]!, onPort).name === way.name) end++
+    const group = operations.slice(i, end)
+    results.push(...(await way.run(sockets, group)))
+    i = end
+  }
+  return results
+}
+
+interface Way {
+  readonly name: string
+  readonly batched: boolean
+  run(sockets: Sockets, group: readonly Operation[]): Promise<OperationResult[]>
+}
+
+const wayOf = ({ object }: Operation, onPort: (port: number) => void): Way => {
+  const ns = nsOf(object)
+  if (isNft(object))
+    return { name: `nft ${ns}`, batched: true, run: (sockets, group) => applyNft(sockets, ns, group, onPort) }
+  if (
+    object.kind === 'netns' ||
+    object.kind === 'sysctl' ||
+    object.kind === 'bridge' ||
+    object.kind === 'vxlan' ||
+    object.kind === 'veth'
+  )
+    return { name: object.kind, batched: false, run: applyOne }
+  return { name: `route ${ns}`, batched: true, run: (sockets, group) => applyRoute(sockets, ns, group) }
+}
+
+const applyOne = async (sockets: Sockets, group: readonly Operation[]): Promise<OperationResult[]> => {
+  const operation = group[0]!
+  try {
+    await single(sockets, operation)
+    return [{ operation }]
+  } catch (error) {
+    return [{ operation, error: error as Error }]
+  }
+}
+
+const single = async (sockets: Sockets, operation: Operation): Promise<void> => {
+  const { kind, object } = operation
+  switch (object.kind) {
+    case 'netns':
+      sockets.forget(object.ns)
+      return kind === 'remove' ? removeNamespace(object.ns) : createNamespace(object.ns)
+    case 'sysctl':
+      return kind === 'remove' ? undefined : netnsWrite(pathOf(object.ns), `/proc/sys/${object.path}`, object.value)
+    default:
+      return applyLink(sockets, operation, object as LinkObject)
+  }
+}
+
+const applyLink = async (sockets: Sockets, operation: Operation, object: LinkObject): Promise<void> => {
+  const { ns, name } = object
+  const socket = await sockets.route(ns)
+  try {
+    if (operation.kind === 'replace' && (await changed(sockets, object, operation.old as LinkObject))) return
+    if (operation.kind !== 'add') await socket.run(removeLink({ name })).catch(ignoreAbsent)
+    sockets.forget(ns)
+    if (operation.kind !== 'remove') await create(sockets, object)
+  } finally {
+    sockets.forget(ns)
+    if (object.kind === 'veth') sockets.forget(object.peer.ns)
+  }
+}
+
+/** What can be changed in place is; false: the link has to be made anew. */
+const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): Promise<boolean> => {
+  if (object.kind !== old.kind) return false
+  if (
+    object.kind === 'vxlan' &&
+    old.kind === 'vxlan' &&
+    (object.vni !== old.vni || object.port !== old.port || object.local !== old.local)
+  )
+    return false
+  if (object.kind === 'veth' && old.kind === 'veth' && !object.port) {
+    const { ns, name } = object.peer
+    if (ns !== old.peer.ns || name !== old.peer.name) return false
+    const peer = { mtu: object.peer.mtu, up: true, ...(object.peer.mac === undefined ? {} : { mac: object.peer.mac }) }
+    await (await sockets.route(ns)).run(setLink({ name }, peer))
+  }
+  const master = object.master === undefined ? 0 : await indexOf(sockets, object.ns, object.master)
+  const mac = object.mac === undefined ? {} : { mac: object.mac }
+  await (await sockets.route(object.ns)).run(
+    setLink({ name: object.name }, { mtu: object.mtu, master, up: true, ...mac }),
+  )
+  return true
+}
+
+const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
+  const { ns, name, mtu } = object
+  const socket = await sockets.route(ns)
+  const master = object.master === undefined ? {} : { master: await indexOf(sockets, ns, object.master) }
+  switch (object.kind) {
+    case 'bridge':
+      await socket.run(
+        addLink({
+          name,
+          mtu,
+          up: true,
+          mac: object.mac!,
+          type: { kind: 'bridge', ageingTime: 0, multicastSnooping: false },
+        }),
+      )
+      return
+    case 'vxlan': {
+      // made by H, so that its UDP socket lives there, and born in the switch's namespace
+      const { vni, port, local } = object
+      const host = await sockets.route('')
+      const netnsFd = await sockets.fd(ns)
+      await host.run(
+        addLink({ name, mtu, netnsFd, type: { kind: 'vxlan', vni, port, local, learning: false, gbp: true } }),
+      )
+      await socket.run(setLink({ name }, { mtu, up: true, ...master }))
+      return
+    }
+    case 'veth': {
+      const { peer } = object
+      const far = {
+        name: peer.name,
+        mtu: peer.mtu,
+        ...(peer.mac === undefined ? {} : { mac: peer.mac }),
+        ...(peer.ns === ns ? {} : { netnsFd: await sockets.fd(peer.ns) }),
+      }
+      await socket.run(
+        addLink({ name, mtu, ...(object.port ? { group: portGroup } : {}), type: { kind: 'veth', peer: far } }),
+      )
+      await socket.run(setLink({ name }, { up: true, ...master }))
+      if (!object.port) await bringUp(sockets, peer)
+    }
+  }
+}
+
+const bringUp = async (sockets: Sockets, { ns, name }: VethObject['peer']): Promise<void> => {
+  await (await sockets.route(ns)).run(setLink({ name }, { up: true }))
+}
+
+const indexOf = async (sockets: Sockets, ns: Ns, name: string): Promise<number> => {
+  const link = (await sockets.links(ns)).byName.get(name)
+  if (!link) throw new NetlinkError({ op: `look up link "${name}" in ${ns === '' ? 'H' : ns}`, errno: 19 })
+  return link.index
+}
+
+const ignoreAbsent = (error: unknown): void => {
+  if (!(error instanceof NetlinkError && error.absent)) throw error
+}
+
+const applyRoute = async (sockets: Sockets, ns: Ns, group: readonly Operation[]): Promise<OperationResult[]> => {
+  try {
+    const { byName } = await sockets.links(ns)
+    const prepared = group.map(operation => {
+      const dev = devOf(operation.object)
+      const index = dev === undefined ? 0 : byName.get(dev)?.index
+      return { operation, request: index === undefined ? undefined : requestOf(operation, index) }
+    })
+    const ready = prepared.filter(one => one.request !== undefined)
+    const outcomes = await (await sockets.route(ns)).batch(ready.map(one => one.request!))
+    const errors = new Map(ready.map((one, i) => [one.operation, outcomes[i]]))
+    if (group.some(({ object }) => object.kind === 'port')) sockets.forget(ns)
+    return prepared.map(({ operation, request }): OperationResult => {
+      const error = errors.get(operation)
+      if (operation.kind === 'remove') return error && !error.absent ? { operation, error } : { operation }
+      if (!request)
+        return { operation, error: new NetlinkError({ op: `look up link "${devOf(operation.object)}"`, errno: 19 }) }
+      return error ? { operation, error } : { operation }
+    })
+  } catch (error) {
+    // a namespace that is gone took its objects with it
+    const gone = error instanceof NetlinkError && error.absent
+    return group.map(operation =>
+      gone && operation.kind === 'remove' ? { operation } : { operation, error: error as Error },
+    )
+  }
+}
+
+const devOf = (object: KernelObject): string | undefined => ('dev' in object ? object.dev : undefined)
+
+const requestOf = ({ kind, object }: Operation, ifindex: number): Request => {
+  const removing = kind === 'remove'
+  switch (object.kind) {
+    case 'port':
+      return setBridgePort(ifindex, {
+        learning: false,
+        hairpin: object.hairpin,
+        unicastFlood: object.flood,
+        multicastFlood: object.spread,
+        broadcastFlood: object.spread,
+        neighSuppress: object.suppress,
+      })
+    case 'address':
+      return removing
+        ? removeAddress({ ifindex, prefix: object.address })
+        : replaceAddress({ ifindex, prefix: object.address })
+    case 'route': {
+      const route = { dst: object.to, oif: ifindex, ...(object.via === undefined ? {} : { gateway: object.via }) }
+      return removing ? removeRoute(route) : replaceRoute({ ...route, protocol })
+    }
+    case 'neighbour':
+      return removing
+        ? removeNeighbour({ ifindex, ip: object.ip })
+        : replaceNeighbour({ ifindex, ip: object.ip, mac: object.mac, state: 0x80 })
+    case 'fdb-port':
+      return removing
+        ? removeFdb({ ifindex, mac: object.mac, table: 'master' })
+        : replaceFdb({ ifindex, mac: object.mac, table: 'master', state: noArp, extLearned: false })
+    case 'fdb-remote':
+      return removing
+        ? removeFdb({ ifindex, mac: object.mac, table: 'self' })
+        : replaceFdb({ ifindex, mac: object.mac, table: 'self', nhid: object.nexthop })
+    case 'nexthop': {
+      if (removing) return removeNexthop(object.id)
+      const to = 'via' in object.to ? { gateway: object.to.via } : { group: [{ id: object.to.group }] }
+      return replaceNexthop({ id: object.id, fdb: true, protocol, ...to })
+    }
+    default:
+      throw new TypeError(`${object.kind} is not an rtnetlink object`)
+  }
+}
+
+const applyNft = async (
+  sockets: Sockets,
+  ns: Ns,
+  group: readonly Operation[],
+  onPort: (port: number) => void,
+): Promise<OperationResult[]> => {
+  try {
+    const socket = await sockets.netfilter(ns)
+    onPort(socket.port)
+    const rules = group.some(({ object }) => object.kind === 'nft-guest') ? (await listObjects(socket)).rules : []
+    const batch = nftBatch()
+    for (const operation of group)
+      writeNft(
+        batch,
+        operation,
+        guest =>
+          rules.find(
+            rule => rule.chain === guest.chain && rule.family === guest.family && rule.comment === guestComment(guest),
+          )?.handle,
+      )
+    await batch.commit(socket, `change ${group.length} nf_tables objects in ${ns === '' ? 'H' : ns}`)
+    return group.map(operation => ({ operation }))
+  } catch (error) {
+    if (error instanceof NetlinkError && error.absent && group.every(operation => operation.kind === 'remove')) {
+      if (group.length === 1) return [{ operation: group[0]! }]
+    }
+    if (group.length === 1) return [{ operation: group[0]!, error: error as Error }]
+    // one wrong object fails all of a transaction: halve it until the culprit stands alone
+    const half = Math.ceil(group.length / 2)
+    return [
+      ...(await applyNft(sockets, ns, group.slice(0, half), onPort)),
+      ...(await applyNft(sockets, ns, group.slice(half), onPort)),
+    ]
+  }
+}

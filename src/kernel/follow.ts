@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel's own notifications of one namespace, as observations. Idempotent: our own changes come back here too and
+// say what we know. Links are kept by index, because every other notification names its device so.
+import { attributes, type Message } from '../netlink/message.ts'
+import { type Monitor, openMonitor } from '../netlink/monitor.ts'
+import { decodeAddress, isRemovedAddress } from '../netlink/rtnl/addr.ts'
+import { decodeFdb } from '../netlink/rtnl/fdb.ts'
+import { decodeLink, isRemovedLink, type Link } from '../netlink/rtnl/link.ts'
+import { decodeNeighbour, isRemovedNeighbour } from '../netlink/rtnl/neigh.ts'
+import { decodeNexthop, isRemovedNexthop } from '../netlink/rtnl/nexthop.ts'
+import { decodeRoute, isRemovedRoute } from '../netlink/rtnl/route.ts'
+import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
+import { NETLINK_NETFILTER, NETLINK_ROUTE } from '../netlink/uapi.ts'
+import {
+  addressObject,
+  fdbObject,
+  linkObject,
+  neighbourObject,
+  nexthopObject,
+  oursByName,
+  type PeerOf,
+  portGroup,
+  portObject,
+  routeObject,
+} from './decode.ts'
+import type { Observation } from './kernel.ts'
+import { pathOf } from './namespaces.ts'
+import { type KernelObject, keyOf, type Ns, type ObjectKey } from './objects.ts'
+import type { LinkTable } from './sockets.ts'
+
+const nftGroup = 7 // NFNLGRP_NFTABLES
+const nftTableAttribute = 1 // NFTA_*_TABLE, NFTA_TABLE_NAME
+const nftChainAttribute = 2 // NFTA_RULE_CHAIN, and the like
+const rtnlGroups = [
+  RTNLGRP.LINK,
+  RTNLGRP.NEIGH,
+  RTNLGRP.IPV4_IFADDR,
+  RTNLGRP.IPV6_IFADDR,
+  RTNLGRP.IPV4_ROUTE,
+  RTNLGRP.IPV6_ROUTE,
+]
+// the host's own neighbours and routes are none of our business, and many
+const hostGroups = [RTNLGRP.LINK, RTNLGRP.IPV4_IFADDR, RTNLGRP.IPV6_IFADDR, RTNLGRP.NEXTHOP]
+
+export interface FollowParts {
+  readonly ns: Ns
+  /** As just listed; kept up to date from here on. */
+  readonly links: LinkTable
+  readonly peerOf: PeerOf
+  onObserved(observations: readonly Observation[]): void
+  onLost(): void
+  /** A far end changed: whose object is it? Gives the namespace and link to report instead. */
+  ownNetfilterPort(port: number): boolean
+}
+
+/** Opens the notifications of a namespace. */
+export const follow = async (parts: FollowParts): Promise<Monitor> => {
+  const route = await openMonitor({
+    protocol: NETLINK_ROUTE,
+    netns: pathOf(parts.ns),
+    groups: parts.ns === '' ? hostGroups : rtnlGroups,
+    onMessages: messages => {
+      const observations = messages.flatMap(message => read(parts, message))
+      if (observations.length > 0) parts.onObserved(observations)
+    },
+    onLost: parts.onLost,
+  })
+  const netfilter = await openMonitor({
+    protocol: NETLINK_NETFILTER,
+    netns: pathOf(parts.ns),
+    groups: [nftGroup],
+    onMessages: messages => {
+      if (messages.some(message => !parts.ownNetfilterPort(message.port) && concernsUs(message))) parts.onLost()
+    },
+    onLost: parts.onLost,
+  })
+  return {
+    async close() {
+      await Promise.all([route.close(), netfilter.close()])
+    },
+  }
+}
+
+/** Our table, or the chain of Docker's where our guest rules are. */
+const concernsUs = (message: Message): boolean => {
+  for (const attribute of attributes(message, 4)) {
+    if (attribute.type === nftTableAttribute && attribute.text() === 'weft') return true
+    if (attribute.type === nftChainAttribute && text(attribute) === 'DOCKER-USER') return true
+  }
+  return false
+}
+
+const text = (attribute: { text(): string }): string => {
+  try {
+    return attribute.text()
+  } catch {
+    return ''
+  }
+}
+
+const seen = (object: KernelObject | undefined): Observation[] => (object ? [{ key: keyOf(object), object }] : [])
+const gone = (key: ObjectKey): Observation[] => [{ key, object: undefined }]
+
+const read = (parts: FollowParts, message: Message): Observation[] => {
+  const { ns, links } = parts
+  const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
+  switch (message.type) {
+    case RTM.NEWLINK:
+    case RTM.DELLINK:
+      return readLink(parts, message)
+    case RTM.NEWADDR:
+    case RTM.DELADDR: {
+      const address = decodeAddress(message)
+      const object = address && addressObject(ns, address, nameOf)
+      if (!object) return []
+      return isRemovedAddress(message) ? gone(keyOf(object)) : seen(object)
+    }
+    case RTM.NEWROUTE:
+    case RTM.DELROUTE: {
+      const route = decodeRoute(message)
+      const object = route && routeObject(ns, route, nameOf)
+      if (!object) return []
+      return isRemovedRoute(message) ? gone(keyOf(object)) : seen(object)
+    }
+    case RTM.NEWNEXTHOP:
+    case RTM.DELNEXTHOP: {
+      const nexthop = decodeNexthop(message)
+      const object = nexthop && nexthopObject(ns, nexthop)
+      if (!object) return []
+      return isRemovedNexthop(message) ? gone(keyOf(object)) : seen(object)
+    }
+    case RTM.NEWNEIGH:
+    case RTM.DELNEIGH:
+      return readNeighbour(parts, message, nameOf)
+    default:
+      return []
+  }
+}
+
+const readLink = (parts: FollowParts, message: Message): Observation[] => {
+  const { ns, links, peerOf } = parts
+  const link = decodeLink(message)
+  if (!link) return []
+  const before = links.byIndex.get(link.index)
+  if (isRemovedLink(message)) {
+    links.byIndex.delete(link.index)
+    links.byName.delete(link.name)
+    if (!oursByName(ns, link.name)) return []
+    // addresses, routes and rows of the device went without a word; a container's port has none but its own
+    if (link.group !== portGroup) parts.onLost()
+    return [...gone(`link ${ns} ${link.name}`), ...gone(`port ${ns} ${link.name}`)]
+  }
+  // notifications are not complete (bridge port, group): keep what they left out
+  const whole: Link = { ...link, port: link.port ?? before?.port, group: link.group || (before?.group ?? 0) }
+  if (before && before.name !== link.name) links.byName.delete(before.name)
+  links.byIndex.set(link.index, whole)
+  links.byName.set(link.name, whole)
+  const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
+  return [...seen(linkObject(ns, whole, nameOf, peerOf)), ...(link.port ? seen(portObject(ns, whole)) : [])]
+}
+
+const readNeighbour = (
+  { ns }: FollowParts,
+  message: Message,
+  nameOf: (index: number) => string | undefined,
+): Observation[] => {
+  const removed = isRemovedNeighbour(message)
+  const fdb = decodeFdb(message)
+  if (fdb) {
+    const object = fdbObject(ns, fdb, nameOf)
+    if (!object) return []
+    return removed ? gone(keyOf(object)) : seen(object)
+  }
+  const neighbour = decodeNeighbour(message)
+  const dev = neighbour && nameOf(neighbour.ifindex)
+  if (!neighbour || dev === undefined || ns === '') return []
+  const object = removed ? undefined : neighbourObject(ns, neighbour, nameOf)
+  return object ? seen(object) : gone(`neighbour ${ns} ${dev} ${neighbour.ip}`)
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real kernel behind the contract. Namespaces are followed from the moment they are there; whoever deletes one of
+// ours is noticed by its file.
+import { type FSWatcher, mkdirSync, watch } from 'node:fs'
+import { describe } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import { NetlinkError } from '../netlink/errors.ts'
+import type { Monitor } from '../netlink/monitor.ts'
+import type { Link } from '../netlink/rtnl/link.ts'
+import { applyOperations } from './apply.ts'
+import type { PeerOf } from './decode.ts'
+import { follow } from './follow.ts'
+import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
+import { listNamespaces } from './namespaces.ts'
+import type { Ns } from './objects.ts'
+import { observeNamespace } from './observe.ts'
+import { type LinkTable, openSockets } from './sockets.ts'
+
+const folder = '/run/netns'
+
+export const openLinuxKernel = (log: Log): Kernel => {
+  const monitors = new Map<Ns, { monitor: Promise<Monitor>; links: LinkTable }>()
+  const ownPorts = new Set<number>() // netfilter sockets of ours, the last ones
+  let listener: ((event: KernelEvent) => void) | undefined
+  let watcher: FSWatcher | undefined
+  let closed = false
+
+  const peerOf: PeerOf = (ns: Ns, link: Link) => {
+    for (const [other, { links }] of monitors) {
+      const far = other === ns ? undefined : links.byIndex.get(link.link ?? -1)
+      if (far?.kind === 'veth' && far.link === link.index) return { ns: other, link: far }
+    }
+    return undefined
+  }
+
+  const startFollowing = async (ns: Ns): Promise<void> => {
+    if (monitors.has(ns) || !listener || closed) return
+    const tell = listener
+    const links: LinkTable = { byName: new Map(), byIndex: new Map() }
+    const monitor = follow({
+      ns,
+      links,
+      peerOf,
+      onObserved: observations => tell({ kind: 'changed', observations }),
+      onLost: () => tell({ kind: 'lost', ns }),
+      ownNetfilterPort: port => ownPorts.has(port),
+    })
+    monitors.set(ns, { monitor, links })
+    try {
+      await monitor
+      const sockets = openSockets()
+      try {
+        const now = await sockets.links(ns) // after the subscription: nothing falls between
+        for (const [index, link] of now.byIndex) {
+          links.byIndex.set(index, link)
+          links.byName.set(link.name, link)
+        }
+      } finally {
+        await sockets.close()
+      }
+    } catch (error) {
+      monitors.delete(ns)
+      if (!(error instanceof NetlinkError && error.absent))
+        log.error({ ns, err: describe(error) }, 'namespace not followed')
+    }
+  }
+
+  const stopFollowing = async (ns: Ns): Promise<void> => {
+    const held = monitors.get(ns)
+    monitors.delete(ns)
+    await held?.monitor.then(
+      monitor => monitor.close(),
+      () => {},
+    )
+  }
+
+  /** A file in /run/netns came or went. */
+  const onFile = async (name: string | null): Promise<void> => {
+    if (!name?.startsWith('weft-') || closed) return
+    const there = (await listNamespaces()).includes(name)
+    if (there || !monitors.has(name)) return
+    await stopFollowing(name)
+    listener?.({ kind: 'lost', ns: name })
+  }
+
+  return {
+    async namespaces() {
+      return ['', ...(await listNamespaces())]
+    },
+    async observe(ns, hints = []) {
+      if (ns !== '' && !(await listNamespaces()).includes(ns)) return []
+      await startFollowing(ns)
+      const sockets = openSockets()
+      try {
+        return await observeNamespace(sockets, ns, hints)
+      } finally {
+        await sockets.close()
+      }
+    },
+    async apply(operations: readonly Operation[]): Promise<readonly OperationResult[]> {
+      const sockets = openSockets()
+      const results: OperationResult[] = []
+      try {
+        for (const part of byNamespaces(operations)) {
+          for (const { kind, object } of part)
+            if (object.kind === 'netns' && kind === 'remove') await stopFollowing(object.ns)
+          results.push(...(await applyOperations(sockets, part, port => remember(ownPorts, port))))
+          for (const { kind, object } of part)
+            if (object.kind === 'netns' && kind !== 'remove') await startFollowing(object.ns)
+        }
+        return results
+      } finally {
+        await sockets.close()
+      }
+    },
+    follow(tell) {
+      listener = tell
+      mkdirSync(folder, { recursive: true })
+      watcher = watch(
+        folder,
+        (_, name) => void onFile(name).catch(error => log.error({ err: describe(error) }, 'namespaces not looked at')),
+      )
+      watcher.unref()
+    },
+    async close() {
+      closed = true
+      watcher?.close()
+      for (const ns of [...monitors.keys()]) await stopFollowing(ns)
+    },
+  }
+}
+
+/** Operations on namespaces themselves stand apart, so that a new one is followed before anything is put into it. */
+const byNamespaces = (operations: readonly Operation[]): readonly Operation[][] => {
+  const parts: Operation[][] = []
+  let last: boolean | undefined
+  for (const operation of operations) {
+    const own = operation.object.kind === 'netns'
+    if (own !== last) parts.push([])
+    parts.at(-1)!.push(operation)
+    last = own
+  }
+  return parts
+}
+
+const remember = (ports: Set<number>, port: number): void => {
+  ports.add(port)
+  if (ports.size > 256) ports.delete(ports.values().next().value!)
+}

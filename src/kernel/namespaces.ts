@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Our network namespaces on this host, as `ip netns` sees them: files under /run/netns whose name starts with weft-.
+import { readdir } from 'node:fs/promises'
+import { NetlinkError } from '../netlink/errors.ts'
+import { netnsCreate, netnsDelete, netnsOpenFd } from '../netlink/netns.ts'
+import type { Ns } from './objects.ts'
+
+const folder = '/run/netns'
+const prefix = 'weft-'
+/** M, gateways: their links are the far ends of others' and no objects of their own. */
+const gatewayPrefix = 'weft-m'
+
+/** undefined: the process's own. */
+export const pathOf = (ns: Ns): string | undefined => (ns === '' ? undefined : `${folder}/${ns}`)
+
+export const isGateway = (ns: Ns): boolean => ns.startsWith(gatewayPrefix)
+
+export const listNamespaces = async (): Promise<Ns[]> => {
+  try {
+    return (await readdir(folder)).filter(name => name.startsWith(prefix)).sort()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+/** Success if it is there. */
+export const createNamespace = async (ns: Ns): Promise<void> => {
+  try {
+    await netnsCreate(pathOf(ns)!)
+  } catch (error) {
+    if (!(error instanceof NetlinkError && error.errnoName === 'EEXIST')) throw error
+  }
+}
+
+/** Success if it is gone. */
+export const removeNamespace = async (ns: Ns): Promise<void> => {
+  try {
+    await netnsDelete(pathOf(ns)!)
+  } catch (error) {
+    if (!(error instanceof NetlinkError && error.absent)) throw error
+  }
+}
+
+/** A descriptor of a namespace for IFLA_NET_NS_FD; the caller closes it. */
+export const openNamespace = (ns: Ns): Promise<number> => netnsOpenFd(pathOf(ns) ?? '/proc/self/ns/net')

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// nf_tables between our objects and the codec of netlink/nft: which tables are ours, and which foreign chain holds a
+// rule of ours as a guest.
+import type { NftBatch } from '../netlink/nft/batch.ts'
+import type { NftObjects } from '../netlink/nft/dump.ts'
+import type { Operation } from './kernel.ts'
+import {
+  type KernelObject,
+  type NftChainObject,
+  type NftElementObject,
+  type NftGuestObject,
+  type NftSetObject,
+  type NftTableObject,
+  type Ns,
+  ruleTag,
+} from './objects.ts'
+
+const ourTable = 'weft'
+/** Comment of a rule of ours in a foreign chain. */
+const guestMark = 'weft'
+
+export type NftObject = NftTableObject | NftSetObject | NftChainObject | NftElementObject | NftGuestObject
+
+export const isNft = (object: KernelObject): object is NftObject => object.kind.startsWith('nft-')
+
+/** Everything of ours; guest rules only where the hints ask for one. */
+export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject[]): KernelObject[] => {
+  const found: KernelObject[] = []
+  const sets = new Map<string, NftSetObject>()
+  for (const { family, table } of all.tables)
+    if (table === ourTable) found.push({ kind: 'nft-table', ns, family, table })
+  for (const { family, table, name, key, value, interval } of all.sets) {
+    if (table !== ourTable) continue
+    const set: NftSetObject = {
+      kind: 'nft-set',
+      ns,
+      family,
+      table,
+      set: name,
+      key,
+      ...(value ? { value } : {}),
+      ...(interval ? { interval: true } : {}),
+    }
+    sets.set(`${family} ${name}`, set)
+    found.push(set)
+  }
+  for (const { family, table, chain, hook } of all.chains) {
+    if (table !== ourTable) continue
+    const rules = all.rules
+      .filter(rule => rule.family === family && rule.table === table && rule.chain === chain)
+      .map(rule => rule.comment ?? '?')
+    found.push({ kind: 'nft-chain', ns, family, table, chain, rules, ...(hook ? { hook } : {}) })
+  }
+  for (const { family, table, set, key, value } of all.elements) {
+    const owner = table === ourTable ? sets.get(`${family} ${set}`) : undefined
+    if (owner) found.push({ kind: 'nft-element', set: owner, key, ...(value ? { value } : {}) })
+  }
+  for (const hint of hints) {
+    if (hint.kind !== 'nft-guest') continue
+    const here = all.rules.some(
+      rule =>
+        rule.family === hint.family &&
+        rule.table === hint.table &&
+        rule.chain === hint.chain &&
+        rule.comment === guestComment(hint),
+    )
+    if (here) found.push(hint)
+  }
+  return found
+}
+
+export const guestComment = ({ rule }: NftGuestObject): string => `${guestMark} ${ruleTag(rule)}`
+
+/** Puts one operation into a batch. `handleOf` finds a guest rule that is to go. */
+export const writeNft = (
+  batch: NftBatch,
+  operation: Operation,
+  handleOf: (guest: NftGuestObject) => bigint | undefined,
+): void => {
+  const object = operation.object as NftObject
+  const removing = operation.kind === 'remove'
+  switch (object.kind) {
+    case 'nft-table':
+      if (removing) batch.removeTable(object.family, object.table)
+      else batch.addTable(object.family, object.table)
+      return
+    case 'nft-set':
+      if (removing || operation.kind === 'replace') batch.removeSet(object.family, object.table, object.set)
+      if (!removing) batch.addSet(object.family, object.table, { name: object.set, ...object })
+      return
+    case 'nft-chain':
+      writeChain(batch, operation, object)
+      return
+    case 'nft-element': {
+      const { family, table, set } = object.set
+      const old = operation.kind === 'replace' ? (operation.old as NftElementObject) : undefined
+      if (removing) batch.removeElement(family, table, { name: set, ...object.set }, object)
+      if (old) batch.removeElement(family, table, { name: set, ...object.set }, old)
+      if (!removing) batch.addElement(family, table, { name: set, ...object.set }, object)
+      return
+    }
+    case 'nft-guest': {
+      const handle = handleOf(object)
+      if (removing && handle !== undefined) batch.removeRule(object.family, object.table, object.chain, handle)
+      if (!removing && handle === undefined)
+        batch.addRule(object.family, object.table, object.chain, object.rule, {
+          comment: guestComment(object),
+          first: true,
+        })
+    }
+  }
+}
+
+/** Same hook: its rules are replaced in place. Another hook: the chain is made anew, in the same transaction. */
+const writeChain = (batch: NftBatch, operation: Operation, object: NftChainObject): void => {
+  const { family, table, chain, hook } = object
+  const old = operation.kind === 'replace' ? (operation.old as NftChainObject) : undefined
+  const sameHook = old !== undefined && JSON.stringify(old.hook) === JSON.stringify(hook)
+  if (operation.kind !== 'add') batch.flushChain(family, table, chain)
+  if (operation.kind === 'remove' || (old && !sameHook)) batch.removeChain(family, table, chain)
+  if (operation.kind === 'remove') return
+  if (!sameHook) batch.addChain(family, table, chain, hook)
+  for (const rule of object.rules) batch.addRule(family, table, chain, rule, { comment: ruleTag(rule) })
+}
