@@ -63,9 +63,14 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     ...(host.acceptsRa ? [sysctl(`net/ipv6/conf/${dev}/accept_ra`, '2')] : []),
     sysctl(`net/ipv4/conf/${dev}/forwarding`, '1'),
     sysctl('net/ipv6/conf/all/forwarding', '1'),
-    ...host.dockerUser.flatMap((chain): KernelObject[] => [
-      { kind: 'nft-guest', ns, ...chain, rule: `iifname ${hostLinks} counter accept` },
-      { kind: 'nft-guest', ns, ...chain, rule: `oifname ${hostLinks} counter accept` },
-    ]),
+    ...guestRulesOf(host.dockerUser),
   ]
 }
+
+/** Where Docker drops what it does not know, its own chain for the user's rules lets our links through. */
+export const guestRulesOf = (chains: Host['dockerUser']): KernelObject[] =>
+  chains.flatMap(chain =>
+    ['iifname', 'oifname'].map(
+      (name): KernelObject => ({ kind: 'nft-guest', ns: '', ...chain, rule: `${name} ${hostLinks} counter accept` }),
+    ),
+  )

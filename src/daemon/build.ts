@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which implementation stands behind each contract, and in which order they start. The plugin socket opens before the
+// store is reached, so that dockerd never waits for us longer than a handler's deadline.
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Clock, sleep, systemClock } from '../base/clock.ts'
+import { describe, WeftError } from '../base/errors.ts'
+import { readIfPresent, writeDurably } from '../base/file.ts'
+import { type Lifecycle, openLifecycle } from '../base/lifecycle.ts'
+import type { Log } from '../base/log.ts'
+import { openAddresses } from '../control/addresses.ts'
+import { type Bindings, openBindings } from '../control/bindings.ts'
+import type { Context } from '../control/context.ts'
+import { openDepartures } from '../control/departures.ts'
+import { openEndpoints } from '../control/endpoints.ts'
+import { openNetworks } from '../control/networks.ts'
+import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
+import { openPools } from '../control/pools.ts'
+import { openSweeper } from '../control/sweeper.ts'
+import { openEngine } from '../docker/engine.ts'
+import { ipamDriver } from '../docker/ipam-driver.ts'
+import { networkDriver } from '../docker/network-driver.ts'
+import { openReplicas } from '../docker/replicas.ts'
+import { openPluginServer } from '../docker/server.ts'
+import { openWorkloads } from '../docker/workloads.ts'
+import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import { openLinuxKernel } from '../kernel/linux.ts'
+import { familyOf } from '../model/address.ts'
+import { newId } from '../model/ids.ts'
+import type { Host } from '../overlay/host.ts'
+import { slots } from '../overlay/links.ts'
+import { containerEnd } from '../overlay/names.ts'
+import { openReconciler } from '../reconcile/reconciler.ts'
+import { openMirror } from '../store/mirror.ts'
+import type { Store } from '../store/store.ts'
+import { type Config, version } from './config.ts'
+import { lockDataDir } from './lock.ts'
+import { loadModules } from './modules.ts'
+import { openStore } from './open-store.ts'
+
+/** Kept on disk beside the store: who this host is. */
+interface Identity {
+  readonly instance: string
+  /** Did the host forward IPv6 before weft switched it on, in this boot? */
+  readonly boot: string
+  readonly closed6: boolean
+}
+
+export const startDaemon = async (config: Config, log: Log): Promise<Lifecycle> => {
+  const clock = systemClock
+  const parts = openLifecycle(log)
+  try {
+    await assemble(config, log, clock, parts)
+    return parts
+  } catch (error) {
+    await parts.close()
+    throw error
+  }
+}
+
+const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle): Promise<void> => {
+  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 })
+  parts.add('lock', await lockDataDir(config.dataDir))
+  await loadModules(log)
+  await probeKernel()
+  const choice = {
+    ...(config.vtep === undefined ? {} : { vtep: config.vtep }),
+    ...(config.underlayDev === undefined ? {} : { dev: config.underlayDev }),
+  }
+  let facts = await readHostFacts(choice)
+  const boot = await bootId()
+  const identity = await readIdentity(join(config.dataDir, 'identity.json'), boot, facts)
+
+  const store = parts.add('store', await openStore(config, log, clock))
+  const mirror = parts.add('mirror', openMirror(store, log))
+  const kernel = parts.add('kernel', openLinuxKernel(log))
+  const context: Context = { store, mirror, node: config.node, boot, clock, log }
+
+  const changed = (): void => reconciler.hostChanged()
+  const bindings: Bindings = await openBindings(join(config.dataDir, 'bindings.json'), slots, changed)
+  const departures = parts.add(
+    'departures',
+    await openDepartures(join(config.dataDir, 'departures.json'), clock, log, changed),
+  )
+  const host = (): Host => ({
+    node: config.node,
+    underlay: facts.underlay,
+    bound: bindings.bound,
+    departed: endpoint => departures.has(endpoint),
+    closed4: !facts.forwards4,
+    closed6: identity.closed6,
+    acceptsRa: facts.acceptsRa,
+    dockerUser: facts.dockerUser,
+  })
+  const reconciler = parts.add('reconciler', openReconciler({ mirror, kernel, host, clock, log }))
+  const pools = openPools(context)
+  const addresses = openAddresses(context, bindings, pools)
+  const networks = openNetworks(context, bindings, pools)
+  const endpoints = openEndpoints(context, bindings, addresses, departures)
+  const nodes = parts.add('nodes', openNodes(context))
+  const engine = openEngine(config.docker)
+  const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks))
+
+  const nodeFacts = (): NodeFacts => ({
+    instance: identity.instance,
+    vtep: facts.underlay.address,
+    mtu: facts.underlay.mtu,
+    routes: facts.routes,
+    version,
+  })
+  /** The host has changed: routes, Docker's chains. Read again, tell the cluster and the planners. */
+  const refresh = async (): Promise<void> => {
+    const before = JSON.stringify(facts)
+    facts = await readHostFacts(choice)
+    if (JSON.stringify(facts) === before) return
+    changed()
+    if (mirror.status.available) await nodes.update(nodeFacts(), AbortSignal.timeout(5000))
+  }
+
+  const plugin = parts.add(
+    'plugin',
+    await openPluginServer({
+      path: config.pluginSocket,
+      clock,
+      log,
+      handlers: {
+        ...networkDriver({
+          networks,
+          endpoints,
+          bindings,
+          converger: reconciler,
+          onDeleted: docker => replicas.deleted(docker),
+          onCreated: () => replicas.poke(),
+          containerEnd,
+          resolver: config.resolver,
+        }),
+        ...ipamDriver({ pools, addresses, replicating: () => replicas.inFlight }),
+      },
+    }),
+  )
+  log.info({ node: config.node, vtep: facts.underlay.address, version, pid: process.pid }, 'ready')
+
+  const stop = new AbortController()
+  parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })
+  const startAll = async (): Promise<void> => {
+    await joinCluster(nodes, config, nodeFacts(), store, log, clock, stop.signal)
+    await reconciler.start()
+    log.info({ ...reconciler.status() }, 'reconciled')
+    nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
+    departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
+    parts.add('sweeper', openSweeper(context, pools))
+    parts.add(
+      'workloads',
+      openWorkloads({
+        context,
+        engine,
+        endpoints,
+        departures,
+        onNetworks: () => {
+          replicas.poke()
+          void refresh().catch(error => log.warn({ err: describe(error) }, 'host facts not refreshed'))
+        },
+      }),
+    )
+    replicas.poke()
+  }
+  const starting = startAll().catch(error => {
+    if (stop.signal.aborted) return
+    log.error({ err: describe(error) }, 'cannot start')
+    process.exitCode = 1
+    process.kill(process.pid, 'SIGTERM')
+  })
+  parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
+  void plugin
+}
+
+/** The store may come later than we do; a refusal (name or VTEP alive elsewhere) ends the program. */
+const joinCluster = async (
+  nodes: Nodes,
+  config: Config,
+  facts: NodeFacts,
+  _store: Store,
+  log: Log,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> => {
+  const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts.vtep) }
+  for (let waits = 0; ; waits++) {
+    try {
+      await nodes.join(facts, defaults, signal)
+      return
+    } catch (error) {
+      const wait = error instanceof WeftError && (error.code === 'STORE_UNAVAILABLE' || error.code === 'TIMEOUT')
+      if (!wait || signal.aborted) throw error
+      if (waits % 10 === 0) log.warn({ err: describe(error) }, 'waiting for the store')
+      await sleep(clock, 1000, signal)
+    }
+  }
+}
+
+const readIdentity = async (path: string, boot: string, facts: HostFacts): Promise<Identity> => {
+  const text = await readIfPresent(path)
+  const known = text === undefined ? undefined : (JSON.parse(text) as Identity)
+  if (known?.boot === boot) return known
+  const identity = { instance: known?.instance ?? newId(), boot, closed6: !facts.forwards6 }
+  await writeDurably(path, JSON.stringify(identity))
+  return identity
+}

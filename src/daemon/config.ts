@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// Flags of weftd, from the command line and from --config (YAML, same names). The command line wins. Whatever is wrong
+// is said with the flag's name before anything is opened.
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { Command, CommanderError, Option } from 'commander'
+import { parse as parseYaml } from 'yaml'
+import { WeftError } from '../base/errors.ts'
+import { type LogLevel, logLevels } from '../base/log.ts'
+import { canonical, formatPrefix, parsePrefix } from '../model/address.ts'
+import { defaultVxlanPort } from '../model/cluster.ts'
+
+export interface Config {
+  readonly store: { readonly kind: 'embedded' } | { readonly kind: 'etcd'; readonly endpoints: readonly string[] }
+  readonly etcdTls?: { readonly ca: string; readonly cert: string; readonly key: string }
+  readonly prefix: string
+  readonly dataDir: string
+  readonly node: string
+  readonly vtep?: string
+  readonly underlayDev?: string
+  readonly pluginSocket: string
+  readonly docker: string
+  readonly apiSocket: string
+  readonly pools: readonly string[]
+  readonly resolver: string
+  readonly vxlanPort: number
+  readonly logLevel: LogLevel
+  readonly purge: boolean
+}
+
+export const version = '0.1.0'
+
+const command = (): Command =>
+  new Command('weftd')
+    .description('The agent of weft: one network over many Docker hosts. Runs on every host, as root, before Docker.')
+    .version(version, '--version', 'print the version')
+    .helpOption('--help', 'print this help')
+    .option('--store URL', 'embedded, or etcd://HOST:PORT[,HOST:PORT…]; with TLS when --etcd-ca is given', 'embedded')
+    .option('--etcd-ca FILE', 'certificate authority of etcd, PEM')
+    .option('--etcd-cert FILE', 'client certificate for etcd, PEM')
+    .option('--etcd-key FILE', 'its key, PEM')
+    .option('--prefix PREFIX', 'prefix of all keys in etcd', '/weft/v1/')
+    .option('--data-dir DIR', 'state of this host', '/var/lib/weft')
+    .option('--node NAME', 'name of this node in the cluster', hostname())
+    .option('--vtep IP', "this node's address on the underlay; default: of the underlay device")
+    .option('--underlay-dev DEV', 'device of the underlay; default: that of the default route')
+    .option('--plugin-socket PATH', "where Docker looks for the driver's socket", '/run/docker/plugins/weft.sock')
+    .option('--docker URL', "Docker's API", 'unix:///run/docker.sock')
+    .option('--api-socket PATH', "socket of weft's own API", '/run/weft/weft.sock')
+    .option(
+      '--pools CIDRS',
+      'where automatic subnets are cut from, comma-separated; default 10.224.0.0/12 and a random ULA; first node of a cluster only',
+    )
+    .option('--resolver IP', 'address that answers DNS in every network', '169.254.77.53')
+    .option('--vxlan-port PORT', 'UDP port of the overlay; first node of a cluster only', String(defaultVxlanPort))
+    .addOption(new Option('--log-level LEVEL', 'least level that is logged').choices(logLevels).default('info'))
+    .option('--config FILE', 'flags from a YAML file, same names without dashes in front')
+    .option('--purge', 'remove everything of weft from this host and exit', false)
+    .showHelpAfterError('(weftd --help lists the flags)')
+    .exitOverride()
+    .allowExcessArguments(false)
+
+/** Thrown when help or version was asked for and printed. */
+export class NothingToDo extends Error {}
+/** Thrown when the command line is wrong, and that has been printed. */
+export class BadUsage extends Error {}
+
+export const parseConfig = (argv: readonly string[]): Config => {
+  const program = command()
+  try {
+    program.parse(argv as string[], { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    if (error.exitCode === 0) throw new NothingToDo()
+    throw new BadUsage() // commander has said it
+  }
+  const flags = program.opts<Record<string, string | boolean | undefined>>()
+  const file = typeof flags['config'] === 'string' ? fromFile(flags['config'], program) : {}
+  const value = (name: string): string | undefined => {
+    const given = program.getOptionValueSource(name) === 'cli' ? flags[name] : (file[name] ?? flags[name])
+    return given === undefined ? undefined : String(given)
+  }
+  const optional = <K extends string>(key: K, text: string | undefined): Partial<Record<K, string>> =>
+    text === undefined ? {} : ({ [key]: text } as Record<K, string>)
+  const tls = tlsFiles(value('etcdCa'), value('etcdCert'), value('etcdKey'))
+  const vtep = value('vtep')
+  return {
+    store: parseStore(value('store')!, tls !== undefined),
+    ...(tls ? { etcdTls: tls } : {}),
+    prefix: parsePrefixOfKeys(value('prefix')!),
+    dataDir: value('dataDir')!,
+    node: parseNode(value('node')!),
+    ...optional('vtep', vtep === undefined ? undefined : canonical(vtep, '--vtep')),
+    ...optional('underlayDev', value('underlayDev')),
+    pluginSocket: value('pluginSocket')!,
+    docker: parseUnix('--docker', value('docker')!),
+    apiSocket: value('apiSocket')!,
+    pools: (value('pools') ?? '')
+      .split(',')
+      .filter(text => text !== '')
+      .map(text => formatPrefix(parsePrefix(text.trim(), '--pools'))),
+    resolver: canonical(value('resolver')!, '--resolver'),
+    vxlanPort: parsePort('--vxlan-port', value('vxlanPort')!),
+    logLevel: value('logLevel') as LogLevel,
+    purge: value('purge') === 'true',
+  }
+}
+
+const fromFile = (path: string, program: Command): Record<string, unknown> => {
+  let content: unknown
+  try {
+    content = parseYaml(readFileSync(path, 'utf8'))
+  } catch (error) {
+    throw new WeftError('INVALID', `--config ${path}`, { cause: error })
+  }
+  if (content === null) return {}
+  if (typeof content !== 'object' || Array.isArray(content))
+    throw new WeftError('INVALID', `--config ${path}: a mapping of flags is wanted`)
+  const known = new Map(program.options.map(option => [option.long!.slice(2), option.attributeName()]))
+  return Object.fromEntries(
+    Object.entries(content).map(([name, value]) => {
+      const attribute = known.get(name)
+      if (attribute === undefined || name === 'config')
+        throw new WeftError('UNKNOWN_OPTION', `--config ${path}: ${name} is no flag of weftd`)
+      return [attribute, Array.isArray(value) ? value.join(',') : value]
+    }),
+  )
+}
+
+const parseStore = (text: string, tls: boolean): Config['store'] => {
+  if (text === 'embedded') return { kind: 'embedded' }
+  const match = /^etcd:\/\/(.+)$/.exec(text)
+  if (!match) throw new WeftError('INVALID', `--store ${text}: embedded or etcd://HOST:PORT[,HOST:PORT…]`)
+  const scheme = tls ? 'https' : 'http'
+  const endpoints = match[1]!.split(',').map(host => {
+    if (!/^(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d+$/.test(host))
+      throw new WeftError('INVALID', `--store: ${host} is not HOST:PORT`)
+    return `${scheme}://${host}`
+  })
+  return { kind: 'etcd', endpoints }
+}
+
+const tlsFiles = (ca?: string, cert?: string, key?: string): Config['etcdTls'] => {
+  const given = [ca, cert, key].filter(file => file !== undefined)
+  if (given.length === 0) return undefined
+  if (ca === undefined || cert === undefined || key === undefined)
+    throw new WeftError('INVALID', '--etcd-ca, --etcd-cert and --etcd-key belong together: give all three')
+  return { ca, cert, key }
+}
+
+const parsePrefixOfKeys = (text: string): string => {
+  if (!/^\/[^\s]*\/$/.test(text)) throw new WeftError('INVALID', `--prefix ${text}: it begins and ends with a slash`)
+  return text
+}
+
+const parseNode = (text: string): string => {
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}$/.test(text))
+    throw new WeftError('INVALID', `--node ${JSON.stringify(text)}: a host name of letters, digits, dots and dashes`)
+  return text
+}
+
+const parseUnix = (flag: string, text: string): string => {
+  const match = /^unix:\/\/(\/.+)$/.exec(text)
+  if (!match) throw new WeftError('INVALID', `${flag} ${text}: unix:///PATH`)
+  return match[1]!
+}
+
+const parsePort = (flag: string, text: string): number => {
+  const port = Number(text)
+  if (!/^\d+$/.test(text) || port < 1 || port > 65535)
+    throw new WeftError('INVALID', `${flag} ${text}: a port from 1 to 65535`)
+  return port
+}

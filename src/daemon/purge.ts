@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// weftd --purge: everything of ours goes from this host's kernel, and nothing of anybody else's.
+import { describe } from '../base/errors.ts'
+import { silentLog } from '../base/log.ts'
+import { readHostFacts } from '../kernel/host-facts.ts'
+import type { Operation } from '../kernel/kernel.ts'
+import { openLinuxKernel } from '../kernel/linux.ts'
+import { format } from '../kernel/objects.ts'
+import { guestRulesOf } from '../overlay/host-plan.ts'
+import { inOrder } from '../reconcile/order.ts'
+
+/** What was removed, in the words of ip and nft. Throws when something could not be. */
+export const purge = async (): Promise<readonly string[]> => {
+  const kernel = openLinuxKernel(silentLog)
+  try {
+    const facts = await readHostFacts({ dev: 'lo' }).catch(() => undefined)
+    const objects = await kernel.observe('', guestRulesOf(facts?.dockerUser ?? []))
+    const namespaces = (await kernel.namespaces()).filter(ns => ns !== '')
+    const operations: Operation[] = [
+      ...objects.map((object): Operation => ({ kind: 'remove', object })),
+      ...namespaces.map((ns): Operation => ({ kind: 'remove', object: { kind: 'netns', ns } })),
+    ].filter(({ object }) => object.kind !== 'nft-set' && object.kind !== 'nft-chain' && object.kind !== 'nft-element')
+    const failed = (await kernel.apply(inOrder(operations))).filter(result => result.error)
+    if (failed.length > 0)
+      throw new Error(
+        `${failed.length} objects stay: ${failed.map(({ operation, error }) => `${format(operation.object)}: ${describe(error)}`).join('; ')}`,
+      )
+    return operations.map(({ object }) => format(object))
+  } finally {
+    await kernel.close()
+  }
+}

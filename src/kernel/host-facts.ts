@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// What this host has outside weft: its underlay device, the prefixes it routes, whether it forwards, where Docker lets
+// others put their accepts. Read only.
+import { readFile } from 'node:fs/promises'
+import { NotSupportedError, WeftError } from '../base/errors.ts'
+import { type Family, familyOf } from '../model/address.ts'
+import { netnsInode, netnsRead } from '../netlink/netns.ts'
+import { listObjects } from '../netlink/nft/dump.ts'
+import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
+import { decodeRoute, listRoutes } from '../netlink/rtnl/route.ts'
+import { oursByName } from './decode.ts'
+import { openSockets } from './sockets.ts'
+
+export interface HostFacts {
+  readonly underlay: { readonly dev: string; readonly mtu: number; readonly address: string }
+  /** CIDRs of other routes and resolvers, without defaults, loopback and link-local. */
+  readonly routes: readonly string[]
+  readonly forwards4: boolean
+  readonly forwards6: boolean
+  readonly acceptsRa: boolean
+  readonly dockerUser: readonly { family: 'ip' | 'ip6'; table: string; chain: string }[]
+}
+
+export interface UnderlayChoice {
+  /** --vtep; absent: the device's first global address. */
+  readonly vtep?: string
+  /** --underlay-dev; absent: the device that has the vtep, or that the default route uses. */
+  readonly dev?: string
+}
+
+const mainTable = 254
+
+export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> => {
+  const sockets = openSockets()
+  try {
+    const socket = await sockets.route('')
+    const { byName, byIndex } = await sockets.links('')
+    const addresses = await socket.dump(listAddresses(), decodeAddress)
+    const routes = (await socket.dump(listRoutes(), decodeRoute)).filter(route => route.table === mainTable)
+    const global = addresses.filter(
+      address => address.scope === 0 && !oursByName('', byIndex.get(address.ifindex)?.name ?? ''),
+    )
+    const index =
+      choice.dev !== undefined
+        ? byName.get(choice.dev)?.index
+        : choice.vtep !== undefined
+          ? global.find(address => address.address === choice.vtep)?.ifindex
+          : routes.find(route => route.dst === '0.0.0.0/0' || route.dst === '::/0')?.oif
+    const link = index === undefined ? undefined : byIndex.get(index)
+    if (!link) throw new WeftError('INVALID', noUnderlay(choice))
+    const own = global.filter(address => address.ifindex === link.index)
+    const vtep = choice.vtep ?? own.sort((a, b) => a.family - b.family)[0]?.address
+    if (vtep === undefined || !own.some(address => address.address === vtep))
+      throw new WeftError(
+        'INVALID',
+        `--vtep ${vtep ?? ''}: device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`,
+      )
+    const inTheWay = routes
+      .filter(route => route.oif !== undefined && !oursByName('', byIndex.get(route.oif)?.name ?? ''))
+      .map(route => route.dst)
+      .filter(dst => !/\/0$/.test(dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(dst))
+    const [ip, ip6, ra] = await Promise.all([
+      sysctl('net/ipv4/ip_forward'),
+      sysctl('net/ipv6/conf/all/forwarding'),
+      sysctl(`net/ipv6/conf/${link.name}/accept_ra`),
+    ])
+    const netfilter = await listObjects(await sockets.netfilter(''))
+    return {
+      underlay: { dev: link.name, mtu: link.mtu, address: vtep },
+      routes: [...new Set([...inTheWay, ...(await resolvers())])].sort(),
+      forwards4: ip === '1',
+      forwards6: ip6 === '1',
+      acceptsRa: ra === '1' || ra === '2',
+      dockerUser: netfilter.chains.flatMap(({ family, table, chain }) =>
+        chain === 'DOCKER-USER' && (family === 'ip' || family === 'ip6') ? [{ family, table, chain }] : [],
+      ),
+    }
+  } finally {
+    await sockets.close()
+  }
+}
+
+const noUnderlay = ({ dev, vtep }: UnderlayChoice): string =>
+  dev !== undefined
+    ? `--underlay-dev ${dev}: there is no such device`
+    : vtep !== undefined
+      ? `--vtep ${vtep}: no device of this host has that address`
+      : 'no default route to tell the underlay by: give --underlay-dev or --vtep'
+
+const sysctl = async (path: string): Promise<string> => {
+  try {
+    return (await netnsRead(undefined, `/proc/sys/${path}`)).trim()
+  } catch {
+    return ''
+  }
+}
+
+const resolvers = async (): Promise<string[]> => {
+  const text = await readFile('/etc/resolv.conf', 'utf8').catch(() => '')
+  const single = (family: Family): string => (family === 4 ? '/32' : '/128')
+  return [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)]
+    .map(match => match[1]!)
+    .filter(address => !/^(127\.|::1|169\.254\.)/.test(address))
+    .map(address => `${address}${single(familyOf(address))}`)
+}
+
+/** Changes with every boot of the host, and with every new life of a host that is a namespace. */
+export const bootId = async (): Promise<string> => {
+  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+  return `${boot}:${await netnsInode()}`
+}
+
+/** What no weft network can do without; throws NotSupportedError naming feature and remedy. */
+export const probeKernel = async (): Promise<void> => {
+  if ((await sysctl('net/bridge/bridge-nf-call-iptables')) === '')
+    throw new NotSupportedError(
+      'br_netfilter',
+      'load the module: modprobe br_netfilter, and list it in /etc/modules-load.d',
+    )
+}
