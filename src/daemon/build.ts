@@ -17,6 +17,8 @@ import { openNetworks } from '../control/networks.ts'
 import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
 import { openSweeper } from '../control/sweeper.ts'
+import { openResolver } from '../dns/resolver.ts'
+import { type NamespaceSockets, openDnsServer } from '../dns/server.ts'
 import { openEngine } from '../docker/engine.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
 import { networkDriver } from '../docker/network-driver.ts'
@@ -25,11 +27,14 @@ import { openPluginServer } from '../docker/server.ts'
 import { openWorkloads } from '../docker/workloads.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
+import { pathOf } from '../kernel/namespaces.ts'
 import { familyOf } from '../model/address.ts'
-import { newId } from '../model/ids.ts'
+import { type NetworkId, newId } from '../model/ids.ts'
+import type { Snapshot } from '../model/snapshot.ts'
+import { netnsInode, netnsSocket } from '../netlink/netns.ts'
 import type { Host } from '../overlay/host.ts'
 import { slots } from '../overlay/links.ts'
-import { containerEnd } from '../overlay/names.ts'
+import { containerEnd, gatewayNs } from '../overlay/names.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Store } from '../store/store.ts'
@@ -76,7 +81,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const kernel = parts.add('kernel', openLinuxKernel(log))
   const context: Context = { store, mirror, node: config.node, boot, clock, log }
 
-  const changed = (): void => reconciler.hostChanged()
+  let onBound = (): void => {}
+  const changed = (): void => {
+    reconciler.hostChanged()
+    onBound()
+  }
   const bindings: Bindings = await openBindings(join(config.dataDir, 'bindings.json'), slots, changed)
   const departures = parts.add(
     'departures',
@@ -117,6 +126,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     if (mirror.status.available) await nodes.update(nodeFacts(), AbortSignal.timeout(5000))
   }
 
+  const resolver = openResolver(mirror.snapshot, () => facts.resolvers)
   const plugin = parts.add(
     'plugin',
     await openPluginServer({
@@ -163,6 +173,13 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       }),
     )
     replicas.poke()
+    const dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, address: config.resolver, clock, log }))
+    const serve = (): void => dns.serve(gatewaysHere(bindings, mirror.snapshot))
+    onBound = serve
+    mirror.subscribe(keys => {
+      if (keys === 'all' || keys.some(key => key[0] === 'networks')) serve()
+    })
+    serve()
   }
   const starting = startAll().catch(error => {
     if (stop.signal.aborted) return
@@ -173,6 +190,19 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
   void plugin
 }
+
+const dnsSockets: NamespaceSockets = {
+  open: (ns, type, address, port) => netnsSocket(pathOf(ns), { type, address, port, freebind: true, reuseAddr: true }),
+  identity: ns => netnsInode(pathOf(ns)),
+}
+
+const gatewaysHere = (bindings: Bindings, { networks }: Snapshot): ReadonlyMap<NetworkId, string> =>
+  new Map(
+    [...bindings.bound.keys()].flatMap(id => {
+      const network = networks.get(id)?.record
+      return network ? [[id, gatewayNs(network.vni)] as const] : []
+    }),
+  )
 
 /** The store may come later than we do; a refusal (name or VTEP alive elsewhere) ends the program. */
 const joinCluster = async (

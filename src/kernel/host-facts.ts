@@ -3,7 +3,7 @@
 // others put their accepts. Read only.
 import { readFile } from 'node:fs/promises'
 import { NotSupportedError, WeftError } from '../base/errors.ts'
-import { type Family, familyOf } from '../model/address.ts'
+import { familyOf } from '../model/address.ts'
 import { netnsInode, netnsRead } from '../netlink/netns.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
@@ -15,6 +15,8 @@ export interface HostFacts {
   readonly underlay: { readonly dev: string; readonly mtu: number; readonly address: string }
   /** CIDRs of other routes and resolvers, without defaults, loopback and link-local. */
   readonly routes: readonly string[]
+  /** Name servers of /etc/resolv.conf, plain addresses. */
+  readonly resolvers: readonly string[]
   readonly forwards4: boolean
   readonly forwards6: boolean
   readonly acceptsRa: boolean
@@ -64,10 +66,12 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       sysctl('net/ipv6/conf/all/forwarding'),
       sysctl(`net/ipv6/conf/${link.name}/accept_ra`),
     ])
+    const servers = await resolvers()
     const netfilter = await listObjects(await sockets.netfilter(''))
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
-      routes: [...new Set([...inTheWay, ...(await resolvers())])].sort(),
+      routes: [...new Set([...inTheWay, ...servers.map(single)])].sort(),
+      resolvers: servers,
       forwards4: ip === '1',
       forwards6: ip6 === '1',
       acceptsRa: ra === '1' || ra === '2',
@@ -97,12 +101,12 @@ const sysctl = async (path: string): Promise<string> => {
 
 const resolvers = async (): Promise<string[]> => {
   const text = await readFile('/etc/resolv.conf', 'utf8').catch(() => '')
-  const single = (family: Family): string => (family === 4 ? '/32' : '/128')
   return [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)]
     .map(match => match[1]!)
     .filter(address => !/^(127\.|::1|169\.254\.)/.test(address))
-    .map(address => `${address}${single(familyOf(address))}`)
 }
+
+const single = (address: string): string => `${address}/${familyOf(address) === 4 ? 32 : 128}`
 
 /** Changes with every boot of the host, and with every new life of a host that is a namespace. */
 export const bootId = async (): Promise<string> => {

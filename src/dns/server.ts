@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address. A listener
+// belongs to one life of its namespace: when that was made anew, so is the listener.
+import { createSocket, type Socket } from 'node:dgram'
+import { createServer, type Server } from 'node:net'
+import type { Clock, Timer } from '../base/clock.ts'
+import { describe } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Log } from '../base/log.ts'
+import { keyedQueue } from '../base/queue.ts'
+import type { NetworkId } from '../model/ids.ts'
+import { framed, type Resolver } from './resolver.ts'
+
+/** Sockets inside namespaces, and which life of a namespace this is. */
+export interface NamespaceSockets {
+  open(ns: string, type: 'udp' | 'tcp', address: string, port: number): Promise<number>
+  /** Throws when there is no such namespace. */
+  identity(ns: string): Promise<string>
+}
+
+export interface DnsServer extends Closeable {
+  /** Listen in exactly these namespaces. Safe to repeat; what cannot be opened yet is tried again. */
+  serve(networks: ReadonlyMap<NetworkId, string>): void
+  readonly listening: number
+  close(): Promise<void>
+}
+
+interface Listener {
+  readonly identity: string
+  close(): void
+}
+
+const lookEveryMs = 3000
+const retryMs = 100
+
+export interface DnsServerParts {
+  readonly resolver: Resolver
+  readonly sockets: NamespaceSockets
+  readonly address: string
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsServerParts): DnsServer => {
+  const listeners = new Map<NetworkId, Listener>()
+  const queue = keyedQueue()
+  let wanted: ReadonlyMap<NetworkId, string> = new Map()
+  let timer: Timer | undefined
+  let closed = false
+
+  const udp = (network: NetworkId, fd: number): Socket => {
+    const socket = createSocket('udp4')
+    socket.on('error', error => log.warn({ network, err: describe(error) }, 'dns socket'))
+    socket.on('message', (query, from) => {
+      void resolver.answer(query, { network, address: from.address, transport: 'udp' }).then(answer => {
+        if (answer) socket.send(answer, from.port, from.address, () => {})
+      })
+    })
+    socket.bind({ fd })
+    return socket
+  }
+
+  const tcp = (network: NetworkId, fd: number): Server => {
+    const server = createServer(socket => {
+      const from = socket.remoteAddress ?? ''
+      let rest = Buffer.alloc(0)
+      socket.setTimeout(10_000, () => socket.destroy())
+      socket.on('error', () => socket.destroy())
+      socket.on('data', chunk => {
+        rest = Buffer.concat([rest, chunk])
+        if (rest.length > 70_000) return void socket.destroy()
+        while (rest.length >= 2 && rest.length >= 2 + rest.readUInt16BE(0)) {
+          const query = rest.subarray(2, 2 + rest.readUInt16BE(0))
+          rest = rest.subarray(2 + query.length)
+          void resolver.answer(query, { network, address: from, transport: 'tcp' }).then(answer => {
+            if (answer && !socket.destroyed) socket.write(framed(answer))
+          })
+        }
+      })
+    })
+    server.maxConnections = 256
+    server.on('error', error => log.warn({ network, err: describe(error) }, 'dns socket'))
+    server.listen({ fd })
+    return server
+  }
+
+  const look = async (): Promise<boolean> => {
+    let complete = true
+    for (const [network, listener] of listeners) {
+      if (wanted.has(network)) continue
+      listener.close()
+      listeners.delete(network)
+    }
+    for (const [network, ns] of wanted) {
+      const now = await sockets.identity(ns).catch(() => undefined)
+      const held = listeners.get(network)
+      if (held && held.identity === now) continue
+      held?.close()
+      listeners.delete(network)
+      if (now === undefined) {
+        complete = false
+        continue
+      }
+      try {
+        const datagrams = udp(network, await sockets.open(ns, 'udp', address, 53))
+        const streams = tcp(network, await sockets.open(ns, 'tcp', address, 53))
+        listeners.set(network, {
+          identity: now,
+          close() {
+            datagrams.close()
+            streams.close()
+          },
+        })
+      } catch (error) {
+        complete = false
+        log.debug({ network, err: describe(error) }, 'dns not listening yet')
+      }
+    }
+    return complete
+  }
+
+  const arm = (): void => {
+    timer?.cancel()
+    void queue
+      .run('look', look)
+      .catch(error => {
+        log.warn({ err: describe(error) }, 'dns listeners')
+        return false
+      })
+      .then(complete => {
+        if (!closed) timer = clock.after(complete ? lookEveryMs : retryMs, arm)
+      })
+  }
+
+  return {
+    serve(networks) {
+      wanted = networks
+      arm()
+    },
+    get listening() {
+      return listeners.size
+    },
+    async close() {
+      closed = true
+      timer?.cancel()
+      wanted = new Map()
+      await queue.run('look', look)
+      timer?.cancel()
+    },
+  }
+}
