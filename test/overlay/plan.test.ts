@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+import fc from 'fast-check'
+import t from 'tap'
+import { format, type KernelObject, keyOf } from '../../src/kernel/objects.ts'
+import { plan } from '../../src/overlay/plan.ts'
+import { allUnits, type Unit, unitKey, unitsOfChange, unitsOfNetwork } from '../../src/overlay/unit.ts'
+import { wantedObjects } from '../../src/reconcile/wanted.ts'
+import { type TestCluster, testCluster, testHost } from './cluster.ts'
+
+const all = (snapshot: TestCluster, bound: Map<string, { slot: number }>): string[] => {
+  const wanted = wantedObjects()
+  const host = testHost(bound)
+  for (const unit of allUnits(snapshot, host)) wanted.update(unitKey(unit), plan(unit, { snapshot, host }))
+  return [...wanted.keys()].map(key => format(wanted.get(key)!)).sort()
+}
+
+const objectsOf = (unit: Unit, snapshot: TestCluster, bound: Map<string, { slot: number }>): KernelObject[] =>
+  plan(unit, { snapshot, host: testHost(bound) }).wanted.map(({ object }) => object)
+
+const small = (): { snapshot: TestCluster; bound: Map<string, { slot: number }> } => {
+  const snapshot = testCluster()
+  snapshot.putNode({ name: 'a' })
+  snapshot.putNode({ name: 'b' })
+  snapshot.putNetwork({ id: 'n1' })
+  return { snapshot, bound: new Map([['n1', { slot: 0 }]]) }
+}
+
+t.test('a remote endpoint is two FDB rows and its neighbours, in the words of bridge and ip', async t => {
+  const { snapshot, bound } = small()
+  snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'b' })
+  const lines = objectsOf({ kind: 'endpoint', network: 'n1', endpoint: 'e1' }, snapshot, bound).map(format)
+  t.same(lines, [
+    'weft-n1048576: fdb 02:77:0a:50:00:02 dev vx0 nhid 1996488709 self',
+    'weft-n1048576: fdb 02:77:0a:50:00:02 dev vx0 master static',
+    'weft-n1048576: neigh 10.80.0.2 lladdr 02:77:0a:50:00:02 dev br0 permanent',
+    'weft-m1048576: neigh 10.80.0.2 lladdr 02:77:0a:50:00:02 dev gw0 permanent',
+    'weft-n1048576: neigh fd00:80::2 lladdr 02:77:0a:50:00:02 dev br0 permanent',
+    'weft-m1048576: neigh fd00:80::2 lladdr 02:77:0a:50:00:02 dev gw0 permanent',
+  ])
+})
+
+t.test('a local endpoint publishes only when it is the gateway of its container', async t => {
+  const { snapshot, bound } = small()
+  const ports = [{ proto: 'tcp' as const, port: 80, hostPort: 8080 }]
+  const unit: Unit = { kind: 'endpoint', network: 'n1', endpoint: 'e1' }
+  snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'a', ports, gateway: false })
+  t.notOk(objectsOf(unit, snapshot, bound).some(object => format(object).includes('ports4')))
+  snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'a', ports, gateway: true })
+  const lines = objectsOf(unit, snapshot, bound).map(format)
+  t.ok(lines.includes('H: table inet weft element ports4 { tcp . 8080 : 169.254.1.2 }'))
+  t.ok(lines.includes('weft-n1048576: sysctl net/bridge/bridge-nf-call-iptables=1'))
+})
+
+t.test('nothing is wanted of a fenced node, of an unbound network, of a departed endpoint', async t => {
+  const { snapshot, bound } = small()
+  snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'b' })
+  const unit: Unit = { kind: 'endpoint', network: 'n1', endpoint: 'e1' }
+  t.same(objectsOf(unit, snapshot, new Map()), [])
+  t.same(plan(unit, { snapshot, host: testHost(bound, { departed: id => id === 'e1' }) }).wanted, [])
+  snapshot.putNode({ name: 'b', fenced: '2026-01-01T00:00:00Z' })
+  t.same(objectsOf(unit, snapshot, bound), [])
+})
+
+t.test('an internal network has no way out', async t => {
+  const { snapshot, bound } = small()
+  snapshot.putNetwork({ id: 'n1', internal: true })
+  const keys = objectsOf({ kind: 'network', network: 'n1' }, snapshot, bound).map(keyOf)
+  t.notOk(keys.some(key => key.includes('up0') || key.startsWith('link  weft')))
+  t.ok(keys.includes('address weft-m1048576 gw0 169.254.77.53/32'), 'but names are answered')
+})
+
+t.test('names of interfaces fit the kernel', async t => {
+  const { snapshot, bound } = small()
+  snapshot.putEndpoint({ id: 'f'.repeat(64), network: 'n1', node: 'a' })
+  for (const unit of allUnits(snapshot, testHost(bound)))
+    for (const object of objectsOf(unit, snapshot, bound)) {
+      if ('name' in object) t.ok(object.name.length <= 15, object.name)
+      if ('peer' in object) t.ok(object.peer.name.length <= 15, object.peer.name)
+    }
+})
+
+type Step =
+  | { kind: 'node'; name: string; vtep: number; fenced: boolean }
+  | { kind: 'network'; id: string; internal: boolean }
+  | { kind: 'endpoint'; network: string; id: string; node: string; gateway: boolean }
+  | { kind: 'drop endpoint'; network: string; id: string }
+  | { kind: 'drop network'; id: string }
+  | { kind: 'bind'; id: string; on: boolean }
+
+const nodes = fc.constantFrom('a', 'b', 'c')
+const networkIds = fc.constantFrom('n1', 'n2')
+const ids = fc.constantFrom('e1', 'e2', 'e3', 'e4')
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({
+    kind: fc.constant('node' as const),
+    name: nodes,
+    vtep: fc.integer({ min: 1, max: 9 }),
+    fenced: fc.boolean(),
+  }),
+  fc.record({ kind: fc.constant('network' as const), id: networkIds, internal: fc.boolean() }),
+  fc.record({
+    kind: fc.constant('endpoint' as const),
+    network: networkIds,
+    id: ids,
+    node: nodes,
+    gateway: fc.boolean(),
+  }),
+  fc.record({ kind: fc.constant('drop endpoint' as const), network: networkIds, id: ids }),
+  fc.record({ kind: fc.constant('drop network' as const), id: networkIds }),
+  fc.record({ kind: fc.constant('bind' as const), id: networkIds, on: fc.boolean() }),
+)
+
+t.test('any sequence of changes planned by units is the final snapshot planned at once', async t => {
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), steps => {
+      const snapshot = testCluster()
+      const bound = new Map<string, { slot: number }>()
+      const wanted = wantedObjects()
+      const known = new Map<string, Unit>()
+      const dirty = new Map<string, Unit>()
+      const touch = (units: Iterable<Unit>): void => {
+        for (const unit of units) dirty.set(unitKey(unit), unit)
+      }
+      const touchAll = (): void => {
+        touch(known.values())
+        touch(allUnits(snapshot, testHost(bound)))
+      }
+      const change = (key: readonly string[]): void => {
+        if (key[0] === 'networks') {
+          touch([...known.values()].filter(unit => 'network' in unit && unit.network === key[1]))
+          touch(unitsOfNetwork(key[1]!, snapshot))
+        }
+        const units = unitsOfChange(key, snapshot, testHost(bound))
+        if (units === 'all') touchAll()
+        else touch(units)
+      }
+      for (const one of steps) {
+        switch (one.kind) {
+          case 'node':
+            snapshot.putNode({ name: one.name, vtep: `192.0.2.${one.vtep}`, ...(one.fenced ? { fenced: 'x' } : {}) })
+            change(['nodes', one.name])
+            break
+          case 'network':
+            snapshot.putNetwork({ id: one.id, internal: one.internal })
+            change(['networks', one.id])
+            break
+          case 'endpoint':
+            snapshot.putEndpoint({
+              ...one,
+              addresses: [`10.0.0.${one.id.slice(1)}`],
+              ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
+            })
+            change(['endpoints', one.network, one.id])
+            break
+          case 'drop endpoint':
+            snapshot.dropEndpoint(one.network, one.id)
+            change(['endpoints', one.network, one.id])
+            break
+          case 'drop network':
+            snapshot.dropNetwork(one.id)
+            change(['networks', one.id])
+            break
+          case 'bind':
+            if (one.on) bound.set(one.id, { slot: one.id === 'n1' ? 0 : 1 })
+            else bound.delete(one.id)
+            touchAll()
+        }
+        for (const [key, unit] of dirty) {
+          const planned = plan(unit, { snapshot, host: testHost(bound) })
+          if (planned.wanted.length > 0) known.set(key, unit)
+          else known.delete(key)
+          wanted.update(key, planned)
+        }
+        dirty.clear()
+      }
+      const byUnits = [...wanted.keys()].map(key => format(wanted.get(key)!)).sort()
+      return JSON.stringify(byUnits) === JSON.stringify(all(snapshot, bound))
+    }),
+    { numRuns: 300 },
+  )
+})
