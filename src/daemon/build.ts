@@ -3,11 +3,14 @@
 // store is reached, so that dockerd never waits for us longer than a handler's deadline.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { apiHandlers } from '../api/handlers.ts'
+import { openApiServer } from '../api/server.ts'
 import { type Clock, sleep, systemClock } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
 import { readIfPresent, writeDurably } from '../base/file.ts'
 import { type Lifecycle, openLifecycle } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
+import { version } from '../base/version.ts'
 import { openAddresses } from '../control/addresses.ts'
 import { type Bindings, openBindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
@@ -18,13 +21,13 @@ import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
 import { openSweeper } from '../control/sweeper.ts'
 import { openResolver } from '../dns/resolver.ts'
-import { type NamespaceSockets, openDnsServer } from '../dns/server.ts'
+import { type DnsServer, type NamespaceSockets, openDnsServer } from '../dns/server.ts'
 import { openEngine } from '../docker/engine.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
 import { networkDriver } from '../docker/network-driver.ts'
 import { openReplicas } from '../docker/replicas.ts'
 import { openPluginServer } from '../docker/server.ts'
-import { openWorkloads } from '../docker/workloads.ts'
+import { openWorkloads, type Workloads } from '../docker/workloads.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { pathOf } from '../kernel/namespaces.ts'
@@ -38,7 +41,7 @@ import { containerEnd, gatewayNs } from '../overlay/names.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Store } from '../store/store.ts'
-import { type Config, version } from './config.ts'
+import type { Config } from './config.ts'
 import { lockDataDir } from './lock.ts'
 import { loadModules } from './modules.ts'
 import { openStore } from './open-store.ts'
@@ -150,6 +153,35 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   )
   log.info({ node: config.node, vtep: facts.underlay.address, version, pid: process.pid }, 'ready')
 
+  let dns: DnsServer | undefined
+  let workloads: Workloads | undefined
+  parts.add(
+    'api',
+    await openApiServer(
+      config.apiSocket,
+      apiHandlers({
+        node: config.node,
+        version,
+        vtep: () => facts.underlay.address,
+        snapshot: mirror.snapshot,
+        networks,
+        nodes,
+        bindings,
+        reconciler: () => reconciler.status(),
+        store: () => mirror.status,
+        storeVersion: async () => (await store.identity()).version,
+        acceptStore: () => store.accept(),
+        createNetwork: (request, signal) => replicas.create(request, signal),
+        removeNetwork: (id, signal) => replicas.remove(id, signal),
+        networkProblems: () => replicas.problems,
+        dockerError: () => (workloads ? workloads.engineError : 'not asked yet'),
+        lastErrors: () => plugin.lastErrors,
+        dnsListening: () => dns?.listening ?? 0,
+        departures: () => departures.size,
+      }),
+      log,
+    ),
+  )
   const stop = new AbortController()
   parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })
   const startAll = async (): Promise<void> => {
@@ -159,7 +191,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
     departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
     parts.add('sweeper', openSweeper(context, pools))
-    parts.add(
+    workloads = parts.add(
       'workloads',
       openWorkloads({
         context,
@@ -173,8 +205,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       }),
     )
     replicas.poke()
-    const dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, address: config.resolver, clock, log }))
-    const serve = (): void => dns.serve(gatewaysHere(bindings, mirror.snapshot))
+    dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, address: config.resolver, clock, log }))
+    const serve = (): void => dns?.serve(gatewaysHere(bindings, mirror.snapshot))
     onBound = serve
     mirror.subscribe(keys => {
       if (keys === 'all' || keys.some(key => key[0] === 'networks')) serve()
@@ -188,7 +220,6 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     process.kill(process.pid, 'SIGTERM')
   })
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
-  void plugin
 }
 
 const dnsSockets: NamespaceSockets = {

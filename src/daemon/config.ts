@@ -7,6 +7,7 @@ import { Command, CommanderError, Option } from 'commander'
 import { parse as parseYaml } from 'yaml'
 import { WeftError } from '../base/errors.ts'
 import { type LogLevel, logLevels } from '../base/log.ts'
+import { version } from '../base/version.ts'
 import { canonical, formatPrefix, parsePrefix } from '../model/address.ts'
 import { defaultVxlanPort } from '../model/cluster.ts'
 
@@ -27,8 +28,6 @@ export interface Config {
   readonly logLevel: LogLevel
   readonly purge: boolean
 }
-
-export const version = '0.1.0'
 
 const command = (): Command =>
   new Command('weftd')

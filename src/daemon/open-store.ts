@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import { openEmbeddedStore } from '../store/embedded.ts'
 import { openEtcdStore } from '../store/etcd.ts'
-import { guardStore } from '../store/guard.ts'
+import { type GuardedStore, guardStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
 import type { Config } from './config.ts'
 
@@ -13,8 +13,8 @@ export const openStore = async (
   { store, prefix, etcdTls, dataDir }: Config,
   log: Log,
   clock: Clock,
-): Promise<Store> => {
-  const inner =
+): Promise<GuardedStore> => {
+  const inner: Store =
     store.kind === 'embedded'
       ? await openEmbeddedStore({ dir: join(dataDir, 'store'), clock })
       : await openEtcdStore({ endpoints: store.endpoints, prefix, log, clock, ...(etcdTls ? { tls: etcdTls } : {}) })

@@ -2,7 +2,7 @@
 // Every cluster network exists on every engine: creates what is missing here, removes what is gone from the cluster,
 // and tells the cluster the name that Docker's user gave. One look at everything at a time, after each change and
 // every half minute; always outside driver calls.
-import type { Timer } from '../base/clock.ts'
+import { sleep, type Timer } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Bindings } from '../control/bindings.ts'
@@ -23,9 +23,24 @@ export interface Replicas extends Closeable {
   deleted(docker: string): void
   /** Why a cluster network is not on this engine: name → reason. */
   readonly problems: ReadonlyMap<string, string>
+  /** `weft network create`: through this engine, as a user's docker network create would. Answers the cluster id. */
+  create(request: NetworkWish, signal: AbortSignal): Promise<NetworkId>
+  /** `weft network rm`: asks every engine; resolves when the record is gone. */
+  remove(id: NetworkId, signal: AbortSignal): Promise<void>
   /** Resolves when a look that began after now has ended. */
   settled(): Promise<void>
   close(): Promise<void>
+}
+
+export interface NetworkWish {
+  readonly name: string
+  /** range and gateway may be empty: not given. */
+  readonly pools: readonly { prefix: string; range: string; gateway: string; aux: Readonly<Record<string, string>> }[]
+  readonly ipv6: boolean
+  readonly internal: boolean
+  readonly attachable: boolean
+  readonly options: Readonly<Record<string, string>>
+  readonly labels: Readonly<Record<string, string>>
 }
 
 const settleMs = 150
@@ -248,6 +263,49 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       poke()
     },
     problems,
+    async create(wish, signal) {
+      if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(wish.name))
+        throw new WeftError(
+          'INVALID',
+          `network name ${JSON.stringify(wish.name)}: letters, digits, dots, dashes and underscores`,
+        )
+      if (mirror.snapshot.names.has(wish.name))
+        throw new WeftError(
+          'EXISTS',
+          `the cluster has a network ${wish.name} already: see weft network show ${wish.name}`,
+        )
+      const docker = await engine.createNetwork(wishBody(wish))
+      const binding = bindings.byDocker(docker)
+      if (!binding) throw new WeftError('INTERNAL', `docker made network ${wish.name}, but did not ask weft for it`)
+      await networks.introduce(
+        binding.network,
+        { name: wish.name, labels: wish.labels, attachable: wish.attachable },
+        signal,
+      )
+      await networks.update(binding.network, now => ({ ...now, origin: { by: 'weft', node } }), signal)
+      while (mirror.snapshot.networks.get(binding.network)?.record.origin.by !== 'weft') await sleep(clock, 5, signal)
+      return binding.network
+    },
+    async remove(id, signal) {
+      await networks.update(
+        id,
+        now => ({
+          ...now,
+          state: { kind: 'removing', since: new Date(clock.now()).toISOString(), by: node, acks: [] },
+        }),
+        signal,
+      )
+      for (;;) {
+        await sleep(clock, 50, signal)
+        const record = mirror.snapshot.networks.get(id)?.record
+        if (!record) return
+        if (record.state.kind === 'active')
+          throw new WeftError(
+            'IN_USE',
+            `network ${record.name ?? id} was vetoed: a host has containers on it, running or stopped`,
+          )
+      }
+    },
     async settled() {
       poke()
       while (running) await running
@@ -262,6 +320,26 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
 }
 
 const isOurs = (network: EngineNetwork): boolean => network.Driver === driverName
+
+const wishBody = (wish: NetworkWish): CreateNetworkBody => ({
+  Name: wish.name,
+  CheckDuplicate: true,
+  Driver: driverName,
+  Internal: wish.internal,
+  Attachable: wish.attachable,
+  EnableIPv6: wish.ipv6 || wish.pools.some(pool => pool.prefix.includes(':')),
+  IPAM: {
+    Driver: driverName,
+    Config: wish.pools.map(({ prefix, range, gateway, aux }) => ({
+      Subnet: prefix,
+      ...(range === '' ? {} : { IPRange: range }),
+      ...(gateway === '' ? {} : { Gateway: gateway }),
+      ...(Object.keys(aux).length === 0 ? {} : { AuxiliaryAddresses: { ...aux } }),
+    })),
+  },
+  Options: wish.options,
+  Labels: wish.labels,
+})
 
 const bodyOf = (record: Network, name: string): CreateNetworkBody => ({
   Name: name,
