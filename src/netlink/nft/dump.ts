@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything nf_tables holds, in our words: `nft list ruleset` without the expressions of the rules, which we know by
+// their comments. Tables of others are read as far as we understand them; bridge and arp are left out.
+import { NetlinkError } from '../errors.ts'
+import { type Attribute, attributes, type Message } from '../message.ts'
+import type { Netlink, Request } from '../socket.ts'
+import { decodeElements, readElement, type SetElement, type WireElement } from './element.ts'
+import { readHook } from './hook.ts'
+import { messageType, nfgenmsgLength, writeHeader } from './request.ts'
+import { commentTypes, type SetDeclaration } from './set.ts'
+import {
+  familyNumbers,
+  familyOfNumber,
+  lengthOf,
+  type NftFamily,
+  type NftHook,
+  type NftType,
+  typeOfId,
+} from './types.ts'
+import {
+  NFT_DATA_VERDICT,
+  NFT_MSG,
+  NFT_SET,
+  NFTA_CHAIN,
+  NFTA_GEN,
+  NFTA_LIST,
+  NFTA_RULE,
+  NFTA_SET,
+  NFTA_SET_ELEM_LIST,
+  NFTA_TABLE,
+} from './uapi.ts'
+import { ruleComment } from './userdata.ts'
+
+export interface ListedTable {
+  readonly family: NftFamily
+  readonly table: string
+}
+
+export interface ListedChain extends ListedTable {
+  readonly chain: string
+  readonly hook?: NftHook
+}
+
+export interface ListedRule extends ListedTable {
+  readonly chain: string
+  readonly handle: bigint
+  readonly comment?: string
+}
+
+export interface ListedSet extends ListedTable, SetDeclaration {}
+
+export interface ListedElement extends ListedTable, SetElement {
+  readonly set: string
+}
+
+export interface NftObjects {
+  readonly tables: readonly ListedTable[]
+  readonly chains: readonly ListedChain[]
+  /** In the order of the chain. */
+  readonly rules: readonly ListedRule[]
+  /** Named sets and maps whose types are ours. */
+  readonly sets: readonly ListedSet[]
+  readonly elements: readonly ListedElement[]
+}
+
+const attempts = 6
+const EINTR = 4
+
+const list = (what: string, message: number, family = 0, encode: Request['encode'] = () => {}): Request => ({
+  op: `list nft ${what}`,
+  type: messageType(message),
+  flags: 0,
+  encode(w) {
+    writeHeader(w, family)
+    encode(w)
+  },
+})
+
+/**
+ * One state of all tables: read again if a transaction came between. Sets and elements only of tables that `wanted`
+ * takes; all without it. Rejects with EINTR if the tables never rest.
+ */
+export const listObjects = async (
+  netlink: Netlink,
+  wanted: (table: ListedTable) => boolean = () => true,
+): Promise<NftObjects> => {
+  for (let attempt = 1; ; attempt++) {
+    const before = await generation(netlink)
+    const found = await listOnce(netlink, wanted)
+    if (found && before === (await generation(netlink))) return found
+    if (attempt === attempts) {
+      throw new NetlinkError({ op: 'list nft objects', errno: EINTR, detail: `changed during ${attempt} dumps` })
+    }
+  }
+}
+
+/** Number of the last transaction. */
+const generation = async (netlink: Netlink): Promise<number | undefined> => {
+  const replies = await netlink.run(list('generation', NFT_MSG.GETGEN))
+  for (const reply of replies) {
+    if (reply.type !== messageType(NFT_MSG.NEWGEN)) continue
+    for (const attr of attributes(reply, nfgenmsgLength)) if (attr.type === NFTA_GEN.ID) return attr.be32()
+  }
+  return undefined
+}
+
+/** undefined: something changed or went away meanwhile. */
+const listOnce = async (netlink: Netlink, wanted: (table: ListedTable) => boolean): Promise<NftObjects | undefined> => {
+  try {
+    const tables = await netlink.dump(list('tables', NFT_MSG.GETTABLE), decodeTable)
+    const chains = await netlink.dump(list('chains', NFT_MSG.GETCHAIN), decodeChain)
+    const rules = await netlink.dump(list('rules', NFT_MSG.GETRULE), decodeRule)
+    const sets: ListedSet[] = []
+    const elements: ListedElement[] = []
+    for (const table of tables.filter(wanted)) {
+      const family = familyNumbers[table.family]
+      const request = list(`sets of ${table.family} ${table.table}`, NFT_MSG.GETSET, family, w =>
+        w.attrString(NFTA_SET.TABLE, table.table),
+      )
+      for (const set of await netlink.dump(request, decodeSet)) {
+        sets.push(set)
+        for (const element of await listElements(netlink, set)) {
+          elements.push({ family: set.family, table: set.table, set: set.name, ...element })
+        }
+      }
+    }
+    return { tables, chains, rules, sets, elements }
+  } catch (error) {
+    if (error instanceof NetlinkError && (error.absent || error.errno === EINTR)) return undefined
+    throw error
+  }
+}
+
+const listElements = async (netlink: Netlink, set: ListedSet): Promise<SetElement[]> => {
+  const what = `elements of ${set.family} ${set.table} ${set.name}`
+  const request = list(what, NFT_MSG.GETSETELEM, familyNumbers[set.family], w => {
+    w.attrString(NFTA_SET_ELEM_LIST.TABLE, set.table)
+    w.attrString(NFTA_SET_ELEM_LIST.SET, set.name)
+  })
+  const messages = await netlink.dump(request, decodeElementList)
+  return decodeElements(set, messages.flat())
+}
+
+const headOf = (message: Message, type: number): NftFamily | undefined =>
+  message.type === messageType(type) ? familyOfNumber(message.u8()) : undefined
+
+export const decodeTable = (message: Message): ListedTable | undefined => {
+  const family = headOf(message, NFT_MSG.NEWTABLE)
+  if (family === undefined) return undefined
+  for (const attr of attributes(message, nfgenmsgLength)) {
+    if (attr.type === NFTA_TABLE.NAME) return { family, table: attr.text() }
+  }
+  return undefined
+}
+
+export const decodeChain = (message: Message): ListedChain | undefined => {
+  const family = headOf(message, NFT_MSG.NEWCHAIN)
+  if (family === undefined) return undefined
+  let table: string | undefined
+  let chain: string | undefined
+  let hook: Attribute | undefined
+  let policy: number | undefined
+  let type: string | undefined
+  for (const attr of attributes(message, nfgenmsgLength)) {
+    if (attr.type === NFTA_CHAIN.TABLE) table = attr.text()
+    else if (attr.type === NFTA_CHAIN.NAME) chain = attr.text()
+    else if (attr.type === NFTA_CHAIN.HOOK) hook = attr
+    else if (attr.type === NFTA_CHAIN.POLICY) policy = attr.be32()
+    else if (attr.type === NFTA_CHAIN.TYPE) type = attr.text()
+  }
+  if (table === undefined || chain === undefined) return undefined
+  const known = hook && readHook(family, hook, policy, type)
+  return { family, table, chain, ...(known ? { hook: known } : {}) }
+}
+
+export const decodeRule = (message: Message): ListedRule | undefined => {
+  const family = headOf(message, NFT_MSG.NEWRULE)
+  if (family === undefined) return undefined
+  let table: string | undefined
+  let chain: string | undefined
+  let handle: bigint | undefined
+  let comment: string | undefined
+  for (const attr of attributes(message, nfgenmsgLength)) {
+    if (attr.type === NFTA_RULE.TABLE) table = attr.text()
+    else if (attr.type === NFTA_RULE.CHAIN) chain = attr.text()
+    else if (attr.type === NFTA_RULE.HANDLE) handle = attr.be64()
+    else if (attr.type === NFTA_RULE.USERDATA) comment = ruleComment(attr.copy())
+  }
+  if (table === undefined || chain === undefined || handle === undefined) return undefined
+  return { family, table, chain, handle, ...(comment === undefined ? {} : { comment }) }
+}
+
+const typesOfId = (id: number): NftType[] | undefined => {
+  const types: NftType[] = []
+  for (let rest = id; rest !== 0; rest = Math.floor(rest / 64)) {
+    const type = typeOfId(rest & 63)
+    // an integer of any kind has the number of ct_zone: only our own comment makes it one
+    if (type === undefined || type === 'ct_zone') return undefined
+    types.unshift(type)
+  }
+  return types.length === 0 ? undefined : types
+}
+
+export const decodeSet = (message: Message): ListedSet | undefined => {
+  const family = headOf(message, NFT_MSG.NEWSET)
+  if (family === undefined) return undefined
+  let table: string | undefined
+  let name: string | undefined
+  let flags = 0
+  const key = { id: 0, length: 0 }
+  const data = { id: 0, length: 0 }
+  let said: ReturnType<typeof commentTypes>
+  for (const attr of attributes(message, nfgenmsgLength)) {
+    if (attr.type === NFTA_SET.TABLE) table = attr.text()
+    else if (attr.type === NFTA_SET.NAME) name = attr.text()
+    else if (attr.type === NFTA_SET.FLAGS) flags = attr.be32()
+    else if (attr.type === NFTA_SET.KEY_TYPE) key.id = attr.be32()
+    else if (attr.type === NFTA_SET.KEY_LEN) key.length = attr.be32()
+    else if (attr.type === NFTA_SET.DATA_TYPE) data.id = attr.be32()
+    else if (attr.type === NFTA_SET.DATA_LEN) data.length = attr.be32()
+    else if (attr.type === NFTA_SET.USERDATA) said = commentTypes(attr.copy())
+  }
+  const isMap = (flags & NFT_SET.MAP) !== 0
+  if (table === undefined || name === undefined || (flags & (NFT_SET.ANONYMOUS | NFT_SET.OBJECT)) !== 0)
+    return undefined
+  const keyTypes = said?.key ?? typesOfId(key.id)
+  const valueTypes = data.id === NFT_DATA_VERDICT ? (['verdict'] as const) : (said?.value ?? typesOfId(data.id))
+  if (keyTypes === undefined || lengthOf(keyTypes) !== key.length) return undefined
+  if (isMap && (valueTypes === undefined || !sameLength(valueTypes, data.length))) return undefined
+  return {
+    family,
+    table,
+    name,
+    key: keyTypes,
+    ...(isMap ? { value: valueTypes! } : {}),
+    ...((flags & NFT_SET.INTERVAL) !== 0 ? { interval: true } : {}),
+  }
+}
+
+const sameLength = (types: readonly NftType[], length: number): boolean =>
+  types[0] === 'verdict' || lengthOf(types) === length
+
+export const decodeElementList = (message: Message): WireElement[] | undefined => {
+  if (message.type !== messageType(NFT_MSG.NEWSETELEM)) return undefined
+  const found: WireElement[] = []
+  for (const attr of attributes(message, nfgenmsgLength)) {
+    if (attr.type !== NFTA_SET_ELEM_LIST.ELEMENTS) continue
+    for (const one of attr.nested()) {
+      const element = one.type === NFTA_LIST.ELEM ? readElement(one) : undefined
+      if (element) found.push(element)
+    }
+  }
+  return found
+}
