@@ -12,7 +12,7 @@ export interface Cli {
 }
 
 export const outputOption = (): Option =>
-  new Option('-o, --output FORMAT', 'table, json or yaml').choices(outputs).default('table')
+  new Option('-o, --output <format>', 'table, json or yaml').choices(outputs).default('table')
 
 export const show = <T>(cli: Cli, command: Command, data: T, asTable: (data: T) => string): void => {
   const { output } = command.opts<{ output: Output }>()

@@ -15,7 +15,7 @@ const run = async (argv: readonly string[]): Promise<void> => {
   const program = new Command('weft')
     .description('One network over many Docker hosts: asks the weftd of this host.')
     .version(version, '--version', 'print the version of this command')
-    .option('--api URL', "weftd's API socket", process.env['WEFT_API'] ?? 'unix:///run/weft/weft.sock')
+    .option('--api <url>', "weftd's API socket", process.env['WEFT_API'] ?? 'unix:///run/weft/weft.sock')
     .showHelpAfterError('(--help lists commands and flags)')
     .exitOverride()
   let client: ApiClient | undefined

@@ -119,6 +119,7 @@ export const openWorkloads = ({ context, engine, endpoints, departures, onNetwor
       try {
         const stream = engine.events(stop.signal)[Symbol.asyncIterator]()
         let next = stream.next() // subscribed before the list, so that nothing falls between
+        next.catch(() => {})
         await engine.networks()
         engineError = undefined
         retry.reset()

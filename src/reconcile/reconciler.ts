@@ -300,11 +300,11 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
   const reconciler: Reconciler = {
     async start() {
       await mirror.ready()
+      mirror.subscribe(onStore)
       dirtyAll()
       replan()
       kernel.follow(onKernel)
       for (const ns of await kernel.namespaces()) await observe(ns)
-      mirror.subscribe(onStore)
       await pass()
       started = true
       scheduleAudit()

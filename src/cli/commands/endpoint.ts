@@ -9,8 +9,8 @@ export const endpointCommand = (program: Command, cli: Cli): void => {
   endpoint
     .command('ls')
     .description('list endpoints of the whole cluster')
-    .option('--network NAME', 'only of this network')
-    .option('--node NAME', 'only of this node')
+    .option('--network <name>', 'only of this network')
+    .option('--node <name>', 'only of this node')
     .addOption(outputOption())
     .action(async (flags: { network?: string; node?: string }, command: Command) => {
       const { endpoints } = await cli.api().call(client => client.listEndpoints, {

@@ -23,16 +23,16 @@ export const networkCommand = (program: Command, cli: Cli): void => {
   const network = program.command('network').description('networks of the cluster')
 
   network
-    .command('create NAME')
+    .command('create <name>')
     .description('make a network; every host of the cluster then shows it in docker network ls')
-    .option('--subnet CIDR', 'subnet, one per family; default: chosen from the cluster pools', many)
-    .option('--gateway IP', 'gateway of the subnet of its family', many)
-    .option('--ip-range CIDR', 'part of the subnet that containers get addresses from', many)
+    .option('--subnet <cidr>', 'subnet, one per family; default: chosen from the cluster pools', many)
+    .option('--gateway <ip>', 'gateway of the subnet of its family', many)
+    .option('--ip-range <cidr>', 'part of the subnet that containers get addresses from', many)
     .option('--ipv6', 'IPv6 as well')
     .option('--internal', 'no way out')
     .option('--attachable', 'as in docker network create')
-    .option('--opt KEY=VALUE', 'option of the network, see docs/operators.md', pairs, {})
-    .option('--label KEY=VALUE', 'label', pairs, {})
+    .option('--opt <key=value>', 'option of the network, see docs/operators.md', pairs, {})
+    .option('--label <key=value>', 'label', pairs, {})
     .addOption(outputOption())
     .action(async (name: string, flags: CreateFlags, command: Command) => {
       const made = await cli.api().call(client => client.createNetwork, {
@@ -72,7 +72,7 @@ export const networkCommand = (program: Command, cli: Cli): void => {
     })
 
   network
-    .command('show NAME')
+    .command('show <name>')
     .description('one network, by name or id')
     .addOption(outputOption())
     .action(async (name: string, _, command: Command) => {
@@ -81,7 +81,7 @@ export const networkCommand = (program: Command, cli: Cli): void => {
     })
 
   network
-    .command('rm NAME')
+    .command('rm <name>')
     .description('remove a network from every host; refused while containers are on it')
     .option('--force', 'although silent nodes hold endpoints on it')
     .action(async (name: string, flags: { force?: boolean }) => {

@@ -27,7 +27,7 @@ export const nodeCommand = (program: Command, cli: Cli): void => {
       )
     })
   node
-    .command('show NAME')
+    .command('show <name>')
     .description('one node')
     .addOption(outputOption())
     .action(async (name: string, _, command: Command) => {
@@ -48,7 +48,7 @@ export const nodeCommand = (program: Command, cli: Cli): void => {
       )
     })
   node
-    .command('drain NAME')
+    .command('drain <name>')
     .description('take no new containers on weft networks there')
     .option('--undo', 'take them again')
     .action(async (name: string, flags: { undo?: boolean }) => {
@@ -56,7 +56,7 @@ export const nodeCommand = (program: Command, cli: Cli): void => {
       cli.print(`${found.name} ${found.state}\n`)
     })
   node
-    .command('rm NAME')
+    .command('rm <name>')
     .description('fence a node that is gone for good and free what it held; refused while it lives')
     .action(async (name: string) => {
       const { endpoints } = await cli.api().call(client => client.removeNode, { name })
