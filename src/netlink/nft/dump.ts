@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything nf_tables holds, in our words: `nft list ruleset` without the expressions of the rules, which we know by
 // their comments. Tables of others are read as far as we understand them; bridge and arp are left out.
+import { setTimeout as sleep } from 'node:timers/promises'
 import { NetlinkError } from '../errors.ts'
 import { type Attribute, attributes, type Message } from '../message.ts'
 import type { Netlink, Request } from '../socket.ts'
@@ -65,6 +66,8 @@ export interface NftObjects {
 
 const attempts = 6
 const EINTR = 4
+const restAttempts = 10
+const restMs = 5
 
 const list = (what: string, message: number, family = 0, encode: Request['encode'] = () => {}): Request => ({
   op: `list nft ${what}`,
@@ -137,8 +140,18 @@ const listElements = async (netlink: Netlink, set: ListedSet): Promise<SetElemen
     w.attrString(NFTA_SET_ELEM_LIST.TABLE, set.table)
     w.attrString(NFTA_SET_ELEM_LIST.SET, set.name)
   })
-  const messages = await netlink.dump(request, decodeElementList)
-  return decodeElements(set, messages.flat())
+  for (let attempt = 1; ; attempt++) {
+    const messages = await netlink.dump(request, decodeElementList)
+    const elements = decodeElements(set, messages.flat())
+    // While the hash table of a big set grows, which the kernel does in the background after the elements came, a dump
+    // counts its way through a table in motion: some elements twice, as many not at all, and nobody says so.
+    const distinct = new Set(elements.map(({ key }) => key.join(' ')))
+    if (distinct.size === elements.length) return elements
+    if (attempt === restAttempts) {
+      throw new NetlinkError({ op: request.op, errno: EINTR, detail: `the set moved during ${attempt} dumps` })
+    }
+    await sleep(attempt * restMs)
+  }
 }
 
 const headOf = (message: Message, type: number): NftFamily | undefined =>

@@ -98,6 +98,9 @@ export const commentTypes = (bytes: Buffer): Pick<SetDeclaration, 'key' | 'value
   return { key: key as NftType[], ...(value ? { value: value as NftType[] } : {}) }
 }
 
+// nft has six bits per field in a number of 32
+const fieldsMax = 5
+
 /** Throws INVALID for a declaration the kernel cannot have. */
 export const checkDeclaration = ({ name, key, value, interval }: SetDeclaration): void => {
   const wrong = (why: string): WeftError => new WeftError('INVALID', `declare nft set ${name}: ${why}`)
@@ -105,6 +108,7 @@ export const checkDeclaration = ({ name, key, value, interval }: SetDeclaration)
   if (value && (value.length === 0 || (value.length > 1 && value.includes('verdict')))) {
     throw wrong(`"${value.join(' . ')}" is no value`)
   }
+  if (key.length > fieldsMax || (value && value.length > fieldsMax)) throw wrong(`more than ${fieldsMax} fields`)
   if (lengthOf(key) > 64 || (value && lengthOf(value) > 64)) throw wrong('more than 64 bytes')
   if (interval && key.some(type => typeRow(type).host)) throw wrong('no intervals of values in host byte order')
 }

@@ -41,6 +41,13 @@ export const expressions = (lab: NftLab): string[] =>
     .filter(line => /^ {2}\[|^\w+ \w+ \w+ \d+/.test(line))
     .map(line => line.replaceAll(/__(set|map)\d+/g, '__$1').replace(/^(\w+ \w+ \w+) .*/, '$1'))
 
+/** What a promise is rejected with. */
+export const failure = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => undefined,
+    error => error,
+  )
+
 export const compare = async (
   t: Test,
   tables: readonly TableText[],
