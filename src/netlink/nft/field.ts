@@ -128,7 +128,8 @@ const metaFields: readonly Field[] = [
     learnSeveral: scope => scope.learnTransport('several'),
   }),
   meta('nfproto', t.nfproto, NFT_META.NFPROTO, {
-    learn: (scope, value) => (scope.family === 'inet' ? scope.learnFamily(value[0]!) : undefined),
+    require: scope => (scope.family === 'inet' ? undefined : 'nfproto is only of use in a table of inet,'),
+    learn: (scope, value) => scope.learnFamily(value[0]!),
   }),
   meta('protocol', t.ethertype, NFT_META.PROTOCOL, {
     learn: (scope, value) => (scope.family === 'netdev' ? learnEthertype(scope, value) : undefined),

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Comparisons with neighbouring fields of a header become one, as nft makes them: `arp saddr ether A arp saddr ip B`
-// is one load of ten bytes.
+// is one load of ten bytes. Inequalities stay apart, whatever old versions of nft do: not (A and B) is another rule.
 import type { Expression } from './expression.ts'
-import { NFT_CMP } from './uapi.ts'
+import { NFT_CMP, NFT_PAYLOAD } from './uapi.ts'
 
 const registerBytes = 16
+// The kernel loads and compares up to four bytes above the link layer without calling anybody.
+const fastBytes = 4
+
+const pays = (base: number, a: number, b: number): boolean =>
+  a + b <= registerBytes && (a + b <= fastBytes || base === NFT_PAYLOAD.LL_HEADER || a > fastBytes || b > fastBytes)
 
 export const mergePayloads = (expressions: readonly Expression[]): readonly Expression[] => {
   const out: Expression[] = []
@@ -24,7 +29,7 @@ export const mergePayloads = (expressions: readonly Expression[]): readonly Expr
       data.op === NFT_CMP.EQ &&
       before.base === load.base &&
       before.offset + before.length === load.offset &&
-      before.length + load.length <= registerBytes
+      pays(load.base, before.length, load.length)
     if (touches) {
       out.splice(-2)
       out.push({ ...before, length: before.length + load.length })

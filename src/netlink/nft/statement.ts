@@ -136,6 +136,9 @@ const parseReject = (tokens: Tokens, scope: Scope): void => {
   tokens.accept('type')
   const word = tokens.word('a code')
   if (!Object.hasOwn(codes, word.text)) throw tokens.error(`expected a code of ${kind}`, word)
+  if (kind === 'icmpx' && (scope.family === 'ip' || scope.family === 'ip6')) {
+    throw tokens.error(`icmpx in a table of ${scope.family}`, token)
+  }
   const why = kind === 'icmpx' ? undefined : scope.requireNetwork(kind === 'icmp' ? 'ip' : 'ip6')
   if (why !== undefined) throw tokens.error(why, token)
   scope.out.push({ kind: 'reject', type: kind === 'icmpx' ? ICMPX_UNREACH : ICMP_UNREACH, code: codes[word.text]! })
