@@ -54,7 +54,7 @@ export const readHook = (
     if (attr.type === NFTA_HOOK.HOOKNUM) number = attr.be32()
     else if (attr.type === NFTA_HOOK.PRIORITY) priority = attr.be32() | 0
     else if (attr.type === NFTA_HOOK.DEV) device = attr.text()
-    else if (attr.type === NFTA_HOOK.DEVS) device ??= firstDevice(attr)
+    else if (attr.type === NFTA_HOOK.DEVS) device ??= onlyDevice(attr)
   }
   const name = number === undefined ? undefined : nameOf(family, number)
   if (name === undefined || !isType(type)) return undefined
@@ -67,7 +67,9 @@ export const readHook = (
   }
 }
 
-const firstDevice = (devices: Attribute): string | undefined => {
-  for (const attr of devices.nested()) if (attr.type === NFTA_DEVICE.NAME) return attr.text()
-  return undefined
+/** Chains of ours have one device; one of several is not told as if it were that. */
+const onlyDevice = (devices: Attribute): string | undefined => {
+  const names: string[] = []
+  for (const attr of devices.nested()) if (attr.type === NFTA_DEVICE.NAME) names.push(attr.text())
+  return names.length === 1 ? names[0] : undefined
 }
