@@ -13,7 +13,7 @@ import type { AnonymousSet } from './expression.ts'
 import { writeHook } from './hook.ts'
 import { messageType, namePath, nfgenmsgLength, writeHeader } from './request.ts'
 import { compileRule } from './rule.ts'
-import { checkDeclaration, orderUserdata, type SetDeclaration, writeDeclaration } from './set.ts'
+import { anonymousUserdata, checkDeclaration, type SetDeclaration, writeDeclaration } from './set.ts'
 import { familyNumbers, type NftFamily, type NftHook } from './types.ts'
 import {
   NFNL_MSG_BATCH_BEGIN,
@@ -193,7 +193,7 @@ class Batch implements NftBatch {
       }
       w.attrBe32(NFTA_SET.ID, id)
       w.nest(NFTA_SET.DESC, () => w.attrBe32(NFTA_SET_DESC.SIZE, set.elements.length))
-      w.attrBytes(NFTA_SET.USERDATA, orderUserdata(set.hostKey, value ? set.hostValue : undefined))
+      w.attrBytes(NFTA_SET.USERDATA, anonymousUserdata(set))
     })
     for (let i = 0; i < set.elements.length; i += elementsPerMessage) {
       const part = set.elements.slice(i, i + elementsPerMessage)
@@ -227,8 +227,9 @@ class Batch implements NftBatch {
       flags: adding ? NLM_F_CREATE : 0,
       family: familyNumbers[family],
       get op() {
-        const what = run.shown.length === 1 ? '' : ` and ${run.shown.length - 1} more`
-        return `${verb} nft element ${family} ${table} ${set.name} { ${run.shown[0]} }${what}`
+        const count = run.shown.length
+        const what = count === 1 ? 'nft element' : `one of ${count} nft elements`
+        return `${verb} ${what} ${family} ${table} ${set.name} { ${run.shown[0]}${count === 1 ? '' : ', …'} }`
       },
       write: w => writeElements(w, table, set.name, run.wire),
     })

@@ -21,6 +21,8 @@ export interface AnonymousSet {
   readonly interval: boolean
   /** Byte order: `nft list` cannot know it otherwise. */
   readonly hostKey: boolean
+  /** The key is `@th,64,128`: for nft, which else shows decimal numbers. Base of the payload, bytes. */
+  readonly rawKey?: { readonly base: number; readonly offset: number; readonly length: number }
   readonly hostValue: boolean
   readonly elements: readonly AnonymousElement[]
 }

@@ -28,6 +28,8 @@ export interface Field {
   learnSeveral?(scope: Scope): void
   /** Present: bytes of the packet, of which fewer can be loaded. */
   readonly payload?: { readonly base: number; readonly offset: number }
+  /** `@th,64,128`: bytes of no known field. */
+  readonly raw?: true
 }
 
 const nothing = (): undefined => undefined
@@ -187,7 +189,7 @@ const rawField = (tokens: Tokens): Field => {
     throw tokens.error('only whole bytes, at most 16, of', token)
   }
   const bases = { ll: LL_HEADER, nh: NETWORK_HEADER, th: TRANSPORT_HEADER }
-  return payload(token.text, rawType(length / 8), bases[base], offset / 8, nothing)
+  return { ...payload(token.text, rawType(length / 8), bases[base], offset / 8, nothing), raw: true }
 }
 
 /** numgen inc|random mod N [offset N] */

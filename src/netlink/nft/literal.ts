@@ -130,6 +130,7 @@ export const parseSet = (tokens: Tokens, key: Key, value?: Exclude<Value, undefi
     keyLength: keyLength(key),
     interval,
     hostKey: key.parts.length === 1 && key.parts[0]!.field.type.host,
+    ...rawOf(key),
     hostValue: valueFields.length === 1 && valueFields[0]!.type.host,
     ...(value === undefined
       ? {}
@@ -141,6 +142,11 @@ export const parseSet = (tokens: Tokens, key: Key, value?: Exclude<Value, undefi
         }),
     elements: interval ? intervals(tokens, open, spans) : spans.map(({ low, value }) => element(low, value)),
   }
+}
+
+const rawOf = ({ parts }: Key): Pick<AnonymousSet, 'rawKey'> => {
+  const only = parts.length === 1 ? parts[0]!.field : undefined
+  return only?.raw && only.payload ? { rawKey: { ...only.payload, length: only.type.length } } : {}
 }
 
 const keyOfFields = (fields: readonly Field[]): Key => ({ parts: fields.map(field => ({ field })) })

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comparisons: KEY [==|!=|<|<=|>|>=] VALUE, KEY [!=] { ... }, KEY [!=] @set, and KEY vmap.
+// Comparisons: KEY [==|!=|<|<=|>|>=] VALUE, KEY [!=] { ... }, KEY [!=] @set, and KEY vmap. Of fields whose values are
+// bits, `ct status dnat` means that the bit is set, `ct status ! dnat` that it is not.
 import { prefixMask } from './bits.ts'
 import type { Expression } from './expression.ts'
 import type { Field } from './field.ts'
@@ -26,6 +27,7 @@ export const parseMatch = (tokens: Tokens, scope: Scope, key: Key): void => {
   const token = tokens.peek()
   const op = token.kind === 'mark' && Object.hasOwn(operators, token.text) ? operators[token.text] : undefined
   if (op !== undefined) tokens.take()
+  if (op === undefined && tokens.sees('!')) return parseUnset(tokens, scope, key)
   const next = tokens.peek()
   if (next.kind === 'set' || tokens.sees('{')) {
     if (op !== undefined && op !== NFT_CMP.EQ && op !== NFT_CMP.NEQ) throw tokens.error('expected a single value')
@@ -33,6 +35,15 @@ export const parseMatch = (tokens: Tokens, scope: Scope, key: Key): void => {
   }
   if (key.parts.length > 1) throw tokens.error('expected "{", "@set" or "vmap" behind several fields')
   parseComparison(tokens, scope, key, op)
+}
+
+const parseUnset = (tokens: Tokens, scope: Scope, key: Key): void => {
+  const only = key.parts.length === 1 ? key.parts[0]! : undefined
+  if (!only?.field.type.bits || only.mask !== undefined) throw tokens.error('only fields of bits have')
+  tokens.take()
+  const value = parseBits(tokens, only.field)
+  loadKey(tokens, scope, key)
+  scope.out.push(maskOf(1, value), cmp(NFT_CMP.EQ, Buffer.alloc(value.length)))
 }
 
 const parseVerdictMap = (tokens: Tokens, scope: Scope, key: Key): void => {

@@ -3,6 +3,7 @@
 // so that `nft list` shows what we declared; a conntrack zone has no type there and is `typeof ct original zone`.
 import { WeftError } from '../../base/errors.ts'
 import type { Writer } from '../message.ts'
+import type { AnonymousSet } from './expression.ts'
 import { idOf, isNftType, lengthOf, type NftType, typeRow } from './types.ts'
 import { NFT_DATA_VERDICT, NFT_SET, NFTA_LIST, NFTA_SET, NFTA_SET_DESC, NFTA_SET_FIELD } from './uapi.ts'
 import { readUserdata, userdata, userdataText, userdataU32 } from './userdata.ts'
@@ -79,14 +80,20 @@ export const setUserdata = (set: SetDeclaration): Buffer => {
   return Buffer.concat(parts)
 }
 
-/** Byte order only: for sets without a name. */
-export const orderUserdata = (hostKey: boolean, hostValue: boolean | undefined): Buffer =>
-  Buffer.concat([
-    userdataU32(UDATA_SET_KEYBYTEORDER, hostKey ? BYTEORDER_HOST : BYTEORDER_BIG),
-    ...(hostValue === undefined
-      ? []
-      : [userdataU32(UDATA_SET_DATABYTEORDER, hostValue ? BYTEORDER_HOST : BYTEORDER_BIG)]),
-  ])
+/** Of a set without a name: byte order, and what a raw key looks at. */
+export const anonymousUserdata = ({ hostKey, hostValue, value, rawKey }: AnonymousSet): Buffer => {
+  const order = (host: boolean): number => (host ? BYTEORDER_HOST : BYTEORDER_BIG)
+  const parts = [userdataU32(UDATA_SET_KEYBYTEORDER, order(hostKey))]
+  if (value) parts.push(userdataU32(UDATA_SET_DATABYTEORDER, order(hostValue)))
+  if (rawKey) {
+    // no protocol, no field; then nft's number of the base, bits
+    const fields = [0, 0, rawKey.base + 1, rawKey.offset * 8, rawKey.length * 8]
+    const data = Buffer.concat(fields.map((field, i) => userdataU32(i, field)))
+    const typeOf = Buffer.concat([userdataU32(0, EXPR_PAYLOAD), userdata(1, data)])
+    parts.push(userdata(UDATA_SET_KEY_TYPEOF, typeOf))
+  }
+  return Buffer.concat(parts)
+}
 
 /** Types out of a comment of ours; undefined if it is none. */
 export const commentTypes = (bytes: Buffer): Pick<SetDeclaration, 'key' | 'value'> | undefined => {

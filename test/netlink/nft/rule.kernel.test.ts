@@ -174,6 +174,9 @@ const connections = [
   'ct state != established accept',
   'ct state & new == new accept',
   'ct status dnat accept',
+  'ct status ! dnat accept',
+  'ct state ! established,related accept',
+  'ct status snat,dnat accept',
   'ct status & dnat == dnat accept',
   'ct status & dnat == 0 accept',
   'ct status & dnat != 0 accept',
@@ -398,4 +401,140 @@ t.test('netdev', async t => {
     chains: [there, { chain: 'base', hook: ingress, rules: [] }, ...chains],
   }
   await compare(t, [table], { links: ['gw'] })
+})
+
+t.test('the prototype', async t => {
+  const netdev: TableText = {
+    family: 'netdev',
+    table: 'weft',
+    sets: [set('ipid', ['ipv4_addr'], ['mark']), set('ip6id', ['ipv6_addr'], ['mark'])],
+    chains: [
+      {
+        chain: 'in_gw',
+        hook: { type: 'filter', hook: 'ingress', device: 'gw', priority: 0, policy: 'drop' },
+        rules: [
+          'ether daddr 02:7f:00:00:00:01 drop',
+          'meta mark set 0x02000001',
+          'meta mark set ip saddr map @ipid',
+          'meta mark set ip6 saddr map @ip6id',
+          'ether daddr and ff:fe:00:00:00:00 == 02:7e:00:00:00:00 ether daddr != 02:7e:00:00:00:01 drop',
+          'icmpv6 type { nd-router-advert, nd-redirect } drop',
+          'icmpv6 type nd-neighbor-advert @th,64,128 != { 0xfd77000000000000000000000a01000b, 0xfe80000000000000007700fffe01000b } drop',
+          'ip6 saddr { fe80::/10, :: } icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept',
+          'ip6 saddr { fe80::/10, :: } drop',
+          'ip saddr 10.1.0.11 meta mark set 16777226 accept',
+          'arp saddr ether 02:77:0a:01:00:0b arp saddr ip { 10.1.0.11, 0.0.0.0 } accept',
+        ],
+      },
+    ],
+  }
+  const base = (type: NftHook['type'], at: NftHook['hook'], priority: number): NftHook => hook(at, priority, type)
+  const inet: TableText = {
+    family: 'inet',
+    table: 'weft',
+    sets: [
+      set('local_macs', ['ether_addr']),
+      set('vips4', ['ipv4_addr']),
+      set('node_mac', ['ct_zone'], ['ether_addr']),
+      set('vip4', ['ether_addr', 'ipv4_addr'], ['ipv4_addr']),
+      set('vip6', ['ether_addr', 'ipv6_addr'], ['ipv6_addr']),
+      set('pub', ['ether_addr', 'inet_service'], ['inet_service']),
+      set('pubs', ['inet_service']),
+      set('self4', ['ipv4_addr', 'ipv4_addr']),
+      set('self6', ['ipv6_addr', 'ipv6_addr']),
+      set('pol4', ['mark', 'ipv4_addr', 'inet_proto', 'inet_service'], ['verdict']),
+      set('pol6', ['mark', 'ipv6_addr', 'inet_proto', 'inet_service'], ['verdict']),
+    ],
+    chains: [
+      { chain: 'from_ep', rules: ['ether daddr != 02:7e:00:00:00:01 accept', 'ip daddr @vips4 notrack'] },
+      {
+        chain: 'from_gw',
+        rules: ['ether daddr @local_macs ct original zone set 1 accept', 'meta mark and 0xffff != 1 accept', 'notrack'],
+      },
+      {
+        chain: 'raw',
+        hook: base('filter', 'prerouting', -300),
+        rules: [
+          'meta mark and 0x03000000 vmap { 0x01000000 : goto from_ep, 0x02000000 : goto from_gw }',
+          'ether daddr 02:7e:00:00:00:01 notrack accept',
+          'meta mark and 0xffff 1 ct original zone set ether saddr map { 02:7e:00:00:00:02 : 2,02:7e:00:00:00:03 : 3 }',
+          'iifname "up0" ip daddr 169.254.101.2 th dport @pubs notrack',
+          'iifname "gw0" th sport @pubs ip daddr != 10.1.0.0/16 notrack',
+        ],
+      },
+      {
+        chain: 'lb1',
+        rules: [
+          'ct mark 0 ct mark set numgen inc mod 3 offset 1',
+          'ether daddr set ct mark map { 1 : 02:77:0a:01:00:0b, 2 : 02:77:0a:01:00:0c, }',
+        ],
+      },
+      {
+        chain: 'steer',
+        hook: base('filter', 'prerouting', -150),
+        rules: [
+          'ether daddr 02:7e:00:00:00:01 ct direction reply ether daddr set ct original zone map @node_mac',
+          'ether daddr 02:7e:00:00:00:01 ip daddr 10.99.0.1 jump lb1',
+          'ether daddr 02:7e:00:00:00:01 ip6 daddr fd99::1 jump lb1',
+        ],
+      },
+      {
+        chain: 'xlate',
+        hook: base('nat', 'prerouting', -100),
+        rules: [
+          'dnat ip to ether daddr . ip daddr map @vip4',
+          'dnat ip6 to ether daddr . ip6 daddr map @vip6',
+          'meta mark and 0xffff 1 meta l4proto { tcp, udp } dnat to :ether daddr . th dport map @pub',
+        ],
+      },
+      {
+        chain: 'uniq',
+        hook: base('nat', 'postrouting', 100),
+        rules: ['ip saddr . ip daddr @self4 snat ip to 10.1.0.1', 'ip6 saddr . ip6 daddr @self6 snat ip6 to fd77::1'],
+      },
+      {
+        chain: 'ingresspol',
+        hook: base('filter', 'forward', 0),
+        rules: [
+          'ct state established,related accept',
+          'ct state invalid drop',
+          'ether daddr != @local_macs accept',
+          'meta l4proto ipv6-icmp icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept',
+          'meta mark and 0xffff . ip daddr . meta l4proto . th dport vmap @pol4',
+          'meta mark and 0xffff . ip6 daddr . meta l4proto . th dport vmap @pol6',
+          'counter drop',
+        ],
+      },
+    ],
+  }
+  const ip: TableText = {
+    family: 'ip',
+    table: 'other',
+    sets: [],
+    chains: [
+      {
+        chain: 'lb',
+        hook: base('nat', 'prerouting', -100),
+        rules: [
+          'ip daddr 169.254.101.2 tcp dport 8080 dnat to numgen inc mod 2 map { 0 : 10.1.0.12,1 : 10.1.0.14, }',
+          'fib daddr type local meta l4proto { tcp, udp } dnat to th dport map { 8080 : 169.254.101.2, 8081 : 169.254.101.2, }',
+        ],
+      },
+      {
+        chain: 'fromout',
+        hook: base('filter', 'forward', 0),
+        rules: ['iifname up0 oifname gw0 ct status ! dnat ct state new counter drop'],
+      },
+      {
+        chain: 'egress',
+        hook: base('nat', 'postrouting', 100),
+        rules: [
+          'oifname up0 ip saddr 10.1.0.0/16 ct status ! dnat masquerade',
+          'oifname != "m1" ip saddr 169.254.101.0/30 masquerade',
+          'oifname "m1" iifname "m1" masquerade',
+        ],
+      },
+    ],
+  }
+  await compare(t, [netdev, inet, ip], { links: ['gw'] })
 })

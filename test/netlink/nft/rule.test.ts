@@ -28,6 +28,7 @@ const wrong: readonly (readonly [NftFamily, string, RegExp])[] = [
   ['inet', 'tcp dport http drop', /inet_service/],
   ['inet', 'ct state fresh drop', /ct_state/],
   ['inet', 'ct state new, drop', /ct_state/],
+  ['inet', 'meta mark ! 5 drop', /only fields of bits have at 11, "!"/],
   ['inet', 'meta mark < 5 drop', /order is only for fields of the packet/],
   ['inet', 'meta mark 1-5 drop', /ranges are only for fields of the packet/],
   ['inet', 'meta mark & 0xff 10.0.0.0/8 drop', /no prefix here/],
