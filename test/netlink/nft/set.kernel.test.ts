@@ -69,6 +69,11 @@ const cases: readonly (readonly [SetDeclaration, readonly SetElement[]])[] = [
   ],
 ]
 
+interface PrintedSet {
+  readonly name: string
+  readonly elem: readonly unknown[]
+}
+
 const text = ({ key, value }: SetElement): string => `${key.join(' . ')}${value ? ` : ${value.join(' . ')}` : ''}`
 const sorted = (elements: readonly SetElement[]): string[] => elements.map(text).sort()
 
@@ -101,6 +106,16 @@ t.test('every type, by us and by nft', async t => {
   for (const [{ name }, elements] of cases) {
     t.strictSame(sorted(found.elements.filter(element => element.set === name)), sorted(elements), name)
   }
+
+  const printed: { nftables: { set?: PrintedSet; map?: PrintedSet }[] } = JSON.parse(lab.nft(['-j', 'list', 'ruleset']))
+  const sets = printed.nftables.flatMap(object => object.set ?? object.map ?? [])
+  for (const [{ name }, elements] of cases) {
+    t.equal(sets.find(one => one.name === name)?.elem.length, elements.length, `nft sees ${name}`)
+  }
+  const json = (name: string) => JSON.stringify(sets.find(one => one.name === name)!.elem)
+  t.equal(json('zone_of'), '[["02:7e:00:00:00:01",1]]')
+  t.equal(json('mac_of_zone'), '[[1,"02:7e:00:00:00:01"]]')
+  t.equal(json('verdict_of'), '[[{"concat":[10,"10.0.0.1","udp",53]},{"accept":null}]]')
 
   // what nft says, it takes back, and means the same by it
   const ruleset = lab.nft(['list', 'ruleset'])
@@ -139,10 +154,10 @@ t.test('every type, by us and by nft', async t => {
   absent.removeElement(family, table, verdicts, rule!)
   t.match(await failure(absent.commit(lab.netlink, 'remove')), { errnoName: 'ENOENT', absent: true })
 
-  const sets = nftBatch()
-  for (const [{ name }] of cases) sets.removeSet(family, table, name)
-  sets.removeTable(family, table)
-  await sets.commit(lab.netlink, 'remove all')
+  const end = nftBatch()
+  for (const [{ name }] of cases) end.removeSet(family, table, name)
+  end.removeTable(family, table)
+  await end.commit(lab.netlink, 'remove all')
   t.strictSame(await listObjects(lab.netlink), { tables: [], chains: [], rules: [], sets: [], elements: [] })
 })
 
