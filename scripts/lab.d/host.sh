@@ -1,159 +1,154 @@
 # SPDX-License-Identifier: Apache-2.0
-# Part of scripts/lab: a host, its daemons, and commands inside it. The host's disk is $state/HOST; killing its init
-# kills everything in it.
+# Part of scripts/lab: a host. Its disk is $state/HOST; what its first process makes (mounts, namespaces, processes)
+# goes when that process goes.
 # shellcheck shell=bash disable=SC2154
 
 need_tools() {
-  local tool missing=()
-  PATH=${engine:+$engine:}$PATH
-  for tool in ip nft unshare nsenter busybox dockerd docker iptables curl; do
+  local tool missing=() kernel
+  for tool in ip nft unshare nsenter setsid flock busybox iptables sysctl; do
     command -v "$tool" > /dev/null || missing+=("$tool")
   done
-  [ "$store" = embedded ] || command -v etcd > /dev/null || missing+=(etcd)
+  for tool in dockerd containerd runc docker; do
+    PATH=${engine:+$engine:}$PATH command -v "$tool" > /dev/null || missing+=("$tool")
+  done
+  [ "$store" = embedded ] || for tool in etcd etcdctl; do command -v "$tool" > /dev/null || missing+=("$tool"); done
   [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]}. Install with: scripts/install base lab"
+  busybox --list > /dev/null 2>&1 || die "busybox does not run"
+  kernel=$(ldd "$(command -v busybox)" 2>&1 || true)
+  [[ $kernel == *'not a dynamic'* ]] || die "$(command -v busybox) is not static, containers cannot run it. Install with: scripts/install lab"
   [ -z "$weft" ] || [ -f "$root/dist/main.js" ] || die "weftd is not built: npm ci && npm run build (or --no-weft)"
 }
 
 # The client next to the engine, never another one of this machine.
-host_path() { echo "${engine:+$engine:}/usr/sbin:/usr/bin:/sbin:/bin"; }
-
-inside() {
-  local who=$1 init
-  shift
-  case $who in
-    client) in_ns x "$@" ;;
-    router) in_ns u "$@" ;;
-    store) in_ns u env ETCDCTL_API=3 ETCDCTL_ENDPOINTS=http://10.9.0.254:2379 "$@" ;;
-    *)
-      [ -d "$state/$who" ] || die "no host $who in lab $name"
-      init=$(pid_of "$who" init)
-      [ "$init" != 0 ] || die "host $who is down"
-      nsenter -t "$init" -m -u -n -p env PATH="$(host_path)" WEFT_CACHE="${WEFT_CACHE-}" "$@"
-      ;;
-  esac
+host_path() {
+  local dir=${engine:-$(dirname "$(command -v dockerd)")}
+  echo "$dir:/usr/sbin:/usr/bin:/sbin:/bin:$path"
 }
 
-# Runs as the first process of the host: its own /proc, /run, cgroups and configuration, then waits for ever.
+# enter WHO CMD…: this process's directory is kept unless it is one that a host has of its own
+enter() {
+  local who=$1 init dir=$PWD
+  shift
+  case $who in
+    client | router) exec_if ip netns exec "$(netns_of "$who")" "$@"; return ;;
+    store | s[1-3])
+      [ "$store" != embedded ] || die "lab $name has no etcd"
+      exec_if ip netns exec "$(netns_of "$who")" env ETCDCTL_API=3 "ETCDCTL_ENDPOINTS=$(store_list :2379 "$store_scheme://")" "$@"
+      return
+      ;;
+  esac
+  [[ $who =~ ^h[0-9]+$ ]] && [ -d "$state/$who" ] || die "nobody is called $who in lab $name: a host (h1…), client, router or store"
+  init=$(pid_of "$who" init)
+  [ "$init" != 0 ] || die "host $who is down: scripts/lab reboot $who"
+  case $dir/ in /run/* | /etc/* | /proc/* | /sys/*) dir=/ ;; esac
+  exec_if nsenter -t "$init" -m -u -i -n -p env -C "$dir" -u DOCKER_CONTEXT PATH="$(host_path)" DOCKER_HOST=unix:///run/docker.sock \
+    DOCKER_CONFIG=/run/docker-cli "$@"
+}
+# The last command of this script needs no shell to wait for it.
+exec_if() { if [ "$BASH_SUBSHELL" = 0 ] && [[ $command =~ ^(exec|docker|weft)$ ]]; then exec "$@"; else "$@"; fi; }
+
+# What the first process of a host does: its own /proc, /sys, /run, /etc and cgroups; then it waits, and reaps (a dead
+# containerd that nobody reaped would look alive to the next dockerd).
 host_init() {
+  local host=$1 dir=$state/$1
   cat <<I
-set -e
+set -eu
 mount --make-rprivate /
 mount -t proc proc /proc
-mount -t sysfs -o ro sysfs /sys 2> /dev/null || true
-if [ "\$(stat -f -c %T /sys/fs/cgroup 2> /dev/null)" = cgroup2fs ]; then mount -t cgroup2 cgroup2 /sys/fs/cgroup; else
-  mount -t tmpfs cgroup /sys/fs/cgroup
-  for c in \$(awk 'NR > 1 && \$4 == 1 { print \$1 }' /proc/cgroups); do
-    mkdir -p /sys/fs/cgroup/\$c
-    mount -t cgroup -o \$c \$c /sys/fs/cgroup/\$c 2> /dev/null || rmdir /sys/fs/cgroup/\$c
-  done
+if grep -q ' /sys/fs/cgroup[/ ]' /proc/self/mounts; then
+  mount --rbind /sys/fs/cgroup '$dir/cgroup'
+  mount -t sysfs sysfs /sys
+  mount --move '$dir/cgroup' /sys/fs/cgroup
+else
+  mount -t sysfs sysfs /sys
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
+mount -t overlay -o 'lowerdir=/etc,upperdir=$dir/etc,workdir=$dir/etc.work' etc /etc
 mount -t tmpfs -o mode=755 run /run
-mkdir -p /run/netns /run/weft
+mkdir -p /run/netns /run/weft /run/lock /run/docker-cli /etc/docker
 mount --bind /run/netns /run/netns
 mount --make-shared /run/netns
-mkdir -p /etc/docker
-mount -t tmpfs docker /etc/docker
-cp $state/$1/daemon.json /etc/docker/daemon.json
-mount --bind $state/$1/resolv.conf /etc/resolv.conf
-hostname $1
-echo ready > $state/$1/ready
-exec sleep infinity
+cp '$dir/daemon.json' /etc/docker/daemon.json
+rm -f /etc/resolv.conf /etc/hostname
+for a in $(tr , ' ' <<< "$dns"); do echo "nameserver \$a"; done > /etc/resolv.conf
+echo $host > /etc/hostname
+echo '127.0.1.1 $host' >> /etc/hosts
+hostname $host
+# nft or legacy, whichever this kernel has
+iptables -w -t nat -S > /dev/null 2>&1 || ! command -v iptables-legacy > /dev/null || for v in iptables ip6tables; do
+  for x in '' -save -restore; do [ ! -e /etc/alternatives/\$v\$x ] || ln -sf /usr/sbin/\$v-legacy\$x /etc/alternatives/\$v\$x; done
+done
+trap : TERM INT HUP
+echo ready > '$dir/ready'
+while :; do sleep infinity & wait; done
 I
 }
 
-host_up() {
-  local host=$1 dir=$state/$1 shell tries
-  mkdir -p "$dir/docker" "$dir/weft"
-  mountpoint -q "$dir/docker" || mount -t tmpfs "$name-$host" "$dir/docker"
-  [ -f /etc/resolv.conf ] || : > /etc/resolv.conf
-  echo 'nameserver 192.0.2.10' > "$dir/resolv.conf"
-  printf '{"dns":["169.254.77.53","192.0.2.10"],"live-restore":%s,"data-root":"%s"}\n' "$live" "$dir/docker" > "$dir/daemon.json"
-  rm -f "$dir/ready"
+host_spawn() {
+  local host=$1 dir=$state/$1 resolvers
+  mkdir -p "$dir/docker" "$dir/weft" "$dir/etc" "$dir/cgroup"
+  rm -rf "$dir/etc.work" "$dir/ready"
+  mkdir "$dir/etc.work"
+  resolvers='"169.254.77.53"'
+  [ -z "$dns" ] || resolvers+=",\"${dns//,/\",\"}\""
+  cat > "$dir/daemon.json" <<J
+{
+  "dns": [$resolvers],
+  "live-restore": $live,
+  "data-root": "$dir/docker",
+  "cgroup-parent": "/weft-lab-$name/$host"
+}
+J
   host_init "$host" > "$dir/init.sh"
-  setsid ip netns exec "$name-$host" unshare -m -u -p --fork --kill-child bash "$dir/init.sh" < /dev/null > "$dir/init.log" 2>&1 &
-  shell=$!
-  for ((tries = 0; tries < 250; tries++)); do
-    [ -f "$dir/ready" ] && break
-    sleep 0.02
-  done
-  [ -f "$dir/ready" ] || die "host $host does not come up: $(tail -n 3 "$dir/init.log")"
-  pgrep -P "$shell" > "$dir/init.pid" || die "host $host: no first process"
-  [ -z "$weft" ] || start "$host" weftd
-  start "$host" dockerd
+  setsid nsenter --net="/run/netns/$name-$host" unshare -m -u -i -p --fork --kill-child bash "$dir/init.sh" \
+    < /dev/null > "$dir/init.log" 2>&1 9>&- &
+  echo $! > "$dir/outer.pid"
+}
+host_wait() {
+  local host=$1 dir=$state/$1
+  wait_until host_is_there "$host" || die "host $host does not come up: $(tail -n 3 "$dir/init.log")"
+  child_of "$(cat "$dir/outer.pid")" > "$dir/init.pid"
+}
+host_is_there() {
+  [ ! -f "$state/$1/ready" ] || return 0
+  [ -d "/proc/$(cat "$state/$1/outer.pid")" ] || return 2
+  return 1
 }
 
-# start WHO WHAT; idempotent
-start() {
-  local who=$1 what=$2 dir=$state/$1 tries
-  case $what in
-    etcd*) start_etcd "${what#etcd}"; return ;;
-  esac
-  [ "$(pid_of "$who" "$what")" = 0 ] || return 0
-  case $what in
-    dockerd) spawn "$who" dockerd dockerd ;;
-    weftd)
-      local url=embedded args
-      [ "$store" = embedded ] || url=etcd://$(store_endpoints)
-      read -r -a args <<< "$weftd_args"
-      : > "$dir/weftd.ready"
-      spawn "$who" weftd "$here/node" "$root/dist/main.js" --node "$who" --vtep "10.9.0.${who#h}" --underlay-dev eth0 \
-        --store "$url" --data-dir "$dir/weft" "${args[@]}"
-      for ((tries = 0; tries < 500; tries++)); do
-        tail -c +"$(($(cat "$dir/weftd.offset") + 1))" "$dir/weftd.log" | grep -q '"msg":"ready"' && return 0
-        [ "$(pid_of "$who" weftd)" != 0 ] || break
-        sleep 0.02
-      done
-      die "weftd on $who is not ready: $(tail -n 3 "$dir/weftd.log")"
-      ;;
-    *) wrong "start $who $what: dockerd, weftd or etcd" ;;
-  esac
-}
-
-# spawn HOST WHAT CMD…: in the background, its own session, log appended, pid as this machine sees it
-spawn() {
-  local host=$1 what=$2 dir=$state/$1 init
-  shift 2
-  init=$(pid_of "$host" init)
-  touch "$dir/$what.log"
-  stat -c %s "$dir/$what.log" > "$dir/$what.offset"
-  setsid bash -c 'exec nsenter -t "$0" -m -u -n -p env PATH="$1" WEFT_CACHE="$2" "${@:3}"' \
-    "$init" "$(host_path)" "${WEFT_CACHE-}" "$@" < /dev/null >> "$dir/$what.log" 2>&1 &
-  local outer=$! tries pid=
-  for ((tries = 0; tries < 100; tries++)); do
-    pid=$(pgrep -P "$outer" | head -n 1) && [ -n "$pid" ] && break
-    sleep 0.01
-  done
-  echo "${pid:-$outer}" > "$dir/$what.pid"
-}
-
-host_ready() {
-  local host=$1 tries
-  for ((tries = 0; tries < 600; tries++)); do
-    if inside "$host" docker version > /dev/null 2>&1; then
-      inside "$host" docker image inspect busybox > /dev/null 2>&1 || inside "$host" docker import "$state/image.tar" busybox > /dev/null
-      return 0
-    fi
-    [ "$(pid_of "$host" dockerd)" != 0 ] || break
-    sleep 0.1
-  done
-  die "dockerd on $host does not answer: $(tail -n 3 "$state/$host/dockerd.log")"
-}
-
-host_down() {
-  local init
-  init=$(pid_of "$1" init)
-  [ "$init" = 0 ] || kill -9 "$init"
-  while [ "$(pid_of "$1" init)" != 0 ]; do sleep 0.02; done
-  rm -f "$state/$1"/*.pid
-  ip netns del "$name-$1"
+reboot() {
+  local host=$1
+  ns_down "$name-$host"
+  ip -n "$name-u" link del "p$host" 2> /dev/null || true # the kernel would, but later
+  rm -f "$state/$host"/*.pid
+  host_link "$host"
+  host_spawn "$host"
+  host_wait "$host"
+  [ -z "$weft" ] || { spawn_weftd "$host"; wait_weftd "$host"; }
+  spawn_dockerd "$host"
+  wait_dockerd "$host"
 }
 
 # busybox and its applets, nothing else: no registry is asked
 make_image() {
-  local dir=$state/image applet
-  mkdir -p "$dir/bin" "$dir/etc" "$dir/tmp" "$dir/root"
+  local dir=$state/image
+  mkdir -p "$dir"/{bin,etc,tmp,root,proc,sys,dev,var,run}
+  chmod 1777 "$dir/tmp"
   cp "$(command -v busybox)" "$dir/bin/busybox"
-  for applet in $(busybox --list); do [ "$applet" = busybox ] || ln -sf busybox "$dir/bin/$applet"; done
+  (cd "$dir/bin" && busybox --list | grep -vx busybox | sed 's/.*/ln -s busybox "&"/' | sh)
+  echo 'root:x:0:0:root:/root:/bin/sh' > "$dir/etc/passwd"
+  echo 'root:x:0:' > "$dir/etc/group"
   tar -C "$dir" -cf "$state/image.tar" .
   rm -rf "$dir"
+}
+load_image() {
+  local host pids=() pid
+  for host in "$@"; do
+    (
+      enter "$host" docker image inspect busybox > /dev/null 2>&1 && exit 0
+      enter "$host" docker import --change 'CMD ["sh"]' "$state/image.tar" weft/busybox > /dev/null
+      enter "$host" docker tag weft/busybox busybox
+    ) &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid" || die "could not load the busybox image"; done
 }

@@ -1,38 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-# Part of scripts/lab: etcd on the router, one member or three, each on its own address of the underlay.
+# Part of scripts/lab: etcd, one member or three, each in a namespace and with a cable of its own, so that a test can cut it.
 # shellcheck shell=bash disable=SC2154
 
-members() { if [ "$store" = etcd3 ]; then echo "1 2 3"; else echo 1; fi; }
-member_address() { if [ "$1" = 1 ]; then echo 10.9.0.254; else echo "10.9.0.25$1"; fi; }
-store_endpoints() {
+members() {
+  case $store in etcd) echo s1 ;; etcd3) echo s1 s2 s3 ;; esac
+}
+member_address() { echo "10.9.0.24${1#s}"; }
+store_scheme=http
+# store_list SUFFIX PREFIX: of all members, comma-separated
+store_list() {
   local m list=()
-  for m in $(members); do list+=("$(member_address "$m"):2379"); done
+  for m in $(members); do list+=("${2-}$(member_address "$m")$1"); done
   (IFS=,; echo "${list[*]}")
 }
 
-store_up() {
+store_spawn() {
   local m
-  case $store in etcd | etcd3) ;; *) wrong "--store $store: etcd, etcd3 or embedded" ;; esac
-  mkdir -p "$state/store"
   for m in $(members); do
-    [ "$m" = 1 ] || ip -n "$name-u" addr add "$(member_address "$m")/24" dev ubr
-    start_etcd "$m"
+    link_to "$m" "24${m#s}" "${m#s}" 1 "$(widest)"
+    mkdir -p "$state/$m"
+    spawn_etcd "$m"
   done
-  for ((tries = 0; tries < 300; tries++)); do
-    in_ns u curl -s -m 1 http://10.9.0.254:2379/health 2> /dev/null | grep -q true && return 0
-    sleep 0.05
-  done
-  die "etcd does not answer: $(tail -n 3 "$state/store/etcd1.log")"
 }
 
-start_etcd() {
-  local m=${1:-1} a cluster=() k
-  [ "$(pid_of store "etcd$m")" = 0 ] || return 0
+spawn_etcd() {
+  local m=$1 a k cluster=()
+  [ "$(pid_of "$m" etcd)" = 0 ] || return 0
   a=$(member_address "$m")
-  for k in $(members); do cluster+=("m$k=http://$(member_address "$k"):2380"); done
-  setsid ip netns exec "$name-u" etcd --name "m$m" --data-dir "$state/store/data$m" \
-    --listen-client-urls "http://$a:2379" --advertise-client-urls "http://$a:2379" \
-    --listen-peer-urls "http://$a:2380" --initial-advertise-peer-urls "http://$a:2380" \
-    --initial-cluster "$(IFS=,; echo "${cluster[*]}")" < /dev/null >> "$state/store/etcd$m.log" 2>&1 &
-  echo $! > "$state/store/etcd$m.pid"
+  for k in $(members); do cluster+=("$k=$store_scheme://$(member_address "$k"):2380"); done
+  setsid ip netns exec "$name-$m" etcd --name "$m" --data-dir "$state/$m/data" \
+    --listen-client-urls "$store_scheme://$a:2379" --advertise-client-urls "$store_scheme://$a:2379" \
+    --listen-peer-urls "$store_scheme://$a:2380" --initial-advertise-peer-urls "$store_scheme://$a:2380" \
+    --initial-cluster "$(IFS=,; echo "${cluster[*]}")" < /dev/null >> "$state/$m/etcd.log" 2>&1 9>&- &
+  echo $! > "$state/$m/etcd.pid"
 }
+
+wait_etcd() {
+  wait_until etcd_answers "$1" || die "etcd on $1 does not answer: $(tail -n 3 "$state/$1/etcd.log")"
+}
+etcd_answers() {
+  [ "$(pid_of "$1" etcd)" != 0 ] || return 2
+  # not by flag: etcdctl refuses what environment and flags both say
+  ip netns exec "$name-$1" env ETCDCTL_API=3 "ETCDCTL_ENDPOINTS=$store_scheme://$(member_address "$1"):2379" \
+    etcdctl endpoint health > /dev/null 2>&1
+}
+store_wait() { local m; for m in $(members); do wait_etcd "$m"; done; }
