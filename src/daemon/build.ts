@@ -37,7 +37,7 @@ import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
 import type { Host } from '../overlay/host.ts'
 import { slots } from '../overlay/links.ts'
-import { containerEnd, gatewayNs } from '../overlay/names.ts'
+import { containerEnd, gatewayLink, gatewayNs } from '../overlay/names.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Store } from '../store/store.ts'
@@ -129,6 +129,15 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     if (mirror.status.available) await nodes.update(nodeFacts(), AbortSignal.timeout(5000))
   }
 
+  const dnsSockets: NamespaceSockets = {
+    open: (ns, type, address, port) => netnsSocket(pathOf(ns), { type, address, port, reuseAddr: true }),
+    async identity(ns) {
+      // a socket bound before its address is there would answer from another: the kernel leaves the source open
+      const address = `address ${ns} ${gatewayLink} ${config.resolver}/32`
+      if (!reconciler.has(address)) throw new WeftError('NOT_REACHED', `${address} is not there yet`)
+      return netnsInode(pathOf(ns))
+    },
+  }
   const resolver = openResolver(mirror.snapshot, () => facts.resolvers)
   const plugin = parts.add(
     'plugin',
@@ -220,11 +229,6 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     process.kill(process.pid, 'SIGTERM')
   })
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
-}
-
-const dnsSockets: NamespaceSockets = {
-  open: (ns, type, address, port) => netnsSocket(pathOf(ns), { type, address, port, freebind: true, reuseAddr: true }),
-  identity: ns => netnsInode(pathOf(ns)),
 }
 
 const gatewaysHere = (bindings: Bindings, { networks }: Snapshot): ReadonlyMap<NetworkId, string> =>

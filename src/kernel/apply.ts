@@ -260,7 +260,9 @@ const applyNft = async (
   try {
     const socket = await sockets.netfilter(ns)
     onPort(socket.port)
-    const rules = group.some(({ object }) => object.kind === 'nft-guest') ? (await listObjects(socket)).rules : []
+    const rules = group.some(({ object }) => object.kind === 'nft-guest')
+      ? (await listObjects(socket, () => false)).rules
+      : []
     const batch = nftBatch()
     for (const operation of group)
       writeNft(

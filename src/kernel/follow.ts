@@ -156,7 +156,10 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   links.byIndex.set(link.index, whole)
   links.byName.set(link.name, whole)
   const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
-  return [...seen(linkObject(ns, whole, nameOf, peerOf)), ...(link.port ? seen(portObject(ns, whole)) : [])]
+  // half of a pair that is just being made: the other half's namespace has not told yet
+  const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
+  const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
+  return [...seen(object), ...(link.port ? seen(portObject(ns, whole)) : [])]
 }
 
 const readNeighbour = (

@@ -67,7 +67,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       sysctl(`net/ipv6/conf/${link.name}/accept_ra`),
     ])
     const servers = await resolvers()
-    const netfilter = await listObjects(await sockets.netfilter(''))
+    const netfilter = await listObjects(await sockets.netfilter(''), () => false)
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
       routes: [...new Set([...inTheWay, ...servers.map(single)])].sort(),

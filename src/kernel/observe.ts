@@ -48,7 +48,7 @@ export const observeNamespace = async (
       found.push(neighbourObject(ns, neighbour, nameOf))
     for (const fdb of await socket.dump(listFdb(), decodeFdb)) found.push(fdbObject(ns, fdb, nameOf))
   }
-  found.push(...nftObjects(ns, await listObjects(await sockets.netfilter(ns)), hints))
+  found.push(...nftObjects(ns, await listObjects(await sockets.netfilter(ns), ({ table }) => table === 'weft'), hints))
   for (const hint of hints) if (hint.kind === 'sysctl') found.push(await readSysctl(hint))
   return found.filter(object => object !== undefined)
 }

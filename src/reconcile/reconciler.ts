@@ -31,6 +31,8 @@ export interface Reconciler extends Converger, Closeable {
   /** Observes the kernel, plans everything, resolves after the first pass. */
   start(): Promise<void>
   status(): ReconcilerStatus
+  /** The kernel has the wanted object of this key. */
+  has(key: ObjectKey): boolean
   /** Full pass from a new observation, as in the background audit. */
   audit(): Promise<void>
   close(): Promise<void>
@@ -42,6 +44,7 @@ interface Failure {
 }
 
 const auditEveryMs = 5 * 60_000
+const settleMs = 30
 
 export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerParts): Reconciler => {
   const wanted = wantedObjects()
@@ -50,6 +53,8 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
   const dirtyUnits = new Map<UnitKey, Unit>()
   const dirtyKeys = new Set<ObjectKey>()
   const dirtyNs = new Set<Ns>()
+  const suspects = new Set<ObjectKey>()
+  const suspectNs = new Set<Ns>()
   const failing = new Map<ObjectKey, Failure>()
   const permits = new Set<ObjectKey>() // ports that a driver call wants made
   const lost = new Set<ObjectKey>()
@@ -66,6 +71,7 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
   let closed = false
   let retryTimer: Timer | undefined
   let auditTimer: Timer | undefined
+  let suspectTimer: Timer | undefined
 
   const dirty = (units: Iterable<Unit>): void => {
     for (const unit of units) dirtyUnits.set(unitKey(unit), unit)
@@ -91,17 +97,29 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     schedule()
   }
 
+  /**
+   * Notifications of one change come in pieces (a link without its master, then with): what they say is believed only
+   * when nothing has corrected it for a moment.
+   */
   const onKernel = (event: KernelEvent): void => {
-    if (event.kind === 'lost') dirtyNs.add(event.ns)
+    if (event.kind === 'lost') suspectNs.add(event.ns)
     else
       for (const { key, object } of event.observations) {
         if (object) observed.set(key, object)
         else observed.delete(key)
         const desired = wanted.get(key)
-        const right = desired && object ? sameObject(desired, object) : desired === object
-        if (!right) dirtyKeys.add(key)
+        if (desired && object ? sameObject(desired, object) : desired === object) suspects.delete(key)
+        else suspects.add(key)
       }
-    schedule()
+    if (suspects.size === 0 && suspectNs.size === 0) return
+    suspectTimer ??= clock.after(settleMs, () => {
+      suspectTimer = undefined
+      for (const key of suspects) dirtyKeys.add(key)
+      for (const ns of suspectNs) dirtyNs.add(ns)
+      suspects.clear()
+      suspectNs.clear()
+      schedule()
+    })
   }
 
   const replan = (): void => {
@@ -331,6 +349,7 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     endpointReached: (network, endpoint, signal) =>
       until({ kind: 'endpoint', network, endpoint }, signal, `endpoint ${endpoint.slice(0, 12)}`),
     networkReached: (network, signal) => until({ kind: 'network', network }, signal, `network ${network}`),
+    has: key => wanted.get(key) !== undefined && observed.has(key),
     hostChanged() {
       dirtyAll()
       schedule()
@@ -353,6 +372,7 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
       closed = true
       retryTimer?.cancel()
       auditTimer?.cancel()
+      suspectTimer?.cancel()
       await running
     },
   }

@@ -25,7 +25,6 @@ export const openEtcdClient = (endpoints: readonly string[], tls: TlsFiles | und
       'grpc.use_local_subchannel_pool': 1,
       'grpc.keepalive_time_ms': 10_000,
       'grpc.keepalive_timeout_ms': 5000,
-      'grpc.keepalive_permit_without_calls': 1,
       'grpc.max_receive_message_length': -1,
       'grpc.max_send_message_length': -1,
     },
