@@ -191,8 +191,13 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
   }
 
   const count = (todo: readonly Operation[], repaired: ReadonlySet<ObjectKey>): void => {
-    for (const { object } of todo)
-      if (repaired.has(keyOf(object))) repairs[object.kind] = (repairs[object.kind] ?? 0) + 1
+    for (const operation of todo) {
+      const { kind, object } = operation
+      if (!repaired.has(keyOf(object))) continue
+      repairs[object.kind] = (repairs[object.kind] ?? 0) + 1
+      const was = operation.kind === 'replace' ? { was: format(operation.old) } : {}
+      log.warn({ repair: kind, object: format(object), ...was }, 'somebody changed an object of ours')
+    }
   }
 
   const pass = async (): Promise<void> => {
