@@ -55,11 +55,12 @@ spawn_weftd() {
 }
 wait_weftd() { wait_until weftd_ready "$1" || die "weftd on $1 is not ready: $(tail -n 3 "$state/$1/weftd.log")"; }
 weftd_ready() {
-  local dir=$state/$1
-  ! tail -c +"$(($(cat "$dir/weftd.offset") + 1))" "$dir/weftd.log" | grep -q '"msg":"ready"' || return 0
+  ! said "$1" weftd '"msg":"ready"' || return 0
   [ "$(pid_of "$1" weftd)" != 0 ] || return 2
   return 1
 }
+
+said() { tail -c +"$(($(cat "$state/$1/$2.offset") + 1))" "$state/$1/$2.log" | grep -q "$3"; } # since its start
 
 spawn_dockerd() {
   [ "$(pid_of "$1" dockerd)" = 0 ] || return 0
@@ -68,7 +69,8 @@ spawn_dockerd() {
 wait_dockerd() { wait_until dockerd_answers "$1" || die "dockerd on $1 does not answer: $(tail -n 3 "$state/$1/dockerd.log")"; }
 dockerd_answers() {
   [ "$(pid_of "$1" dockerd)" != 0 ] || return 2
-  enter "$1" docker version > /dev/null 2>&1
+  # asking is dear on a slow machine: not before there is a socket
+  [ -S "/proc/$(pid_of "$1" init)/root/run/docker.sock" ] && enter "$1" docker version > /dev/null 2>&1
 }
 
 each_of() { # each_of WHO WHAT: the members or the host that are meant, or an error

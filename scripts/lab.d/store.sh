@@ -28,6 +28,8 @@ spawn_etcd() {
   [ "$(pid_of "$m" etcd)" = 0 ] || return 0
   a=$(member_address "$m")
   for k in $(members); do cluster+=("$k=$store_scheme://$(member_address "$k"):2380"); done
+  touch "$state/$m/etcd.log"
+  stat -c %s "$state/$m/etcd.log" > "$state/$m/etcd.offset"
   setsid ip netns exec "$name-$m" etcd --name "$m" --data-dir "$state/$m/data" \
     --listen-client-urls "$store_scheme://$a:2379" --advertise-client-urls "$store_scheme://$a:2379" \
     --listen-peer-urls "$store_scheme://$a:2380" --initial-advertise-peer-urls "$store_scheme://$a:2380" \
@@ -40,6 +42,7 @@ wait_etcd() {
 }
 etcd_answers() {
   [ "$(pid_of "$1" etcd)" != 0 ] || return 2
+  said "$1" etcd 'ready to serve client requests' || return 1
   # not by flag: etcdctl refuses what environment and flags both say
   ip netns exec "$name-$1" env ETCDCTL_API=3 "ETCDCTL_ENDPOINTS=$store_scheme://$(member_address "$1"):2379" \
     etcdctl endpoint health > /dev/null 2>&1
