@@ -104,7 +104,8 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       id,
       ...(wanted === undefined ? {} : { name: wanted }),
       vni,
-      pools: request.pools,
+      // Docker says the --ip-range only to RequestPool
+      pools: request.pools.map((pool, i) => ({ ...pool, ...rangeOf(claims[i]!.record) })),
       mtu: options.mtu ?? limit,
       options: request.options,
       labels: {},
@@ -231,6 +232,8 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       }),
   }
 }
+
+const rangeOf = ({ range }: PoolClaim): { range?: string } => (range === undefined ? {} : { range })
 
 const fenced = ({ mirror }: Context, name: NodeName): boolean => {
   const known = mirror.snapshot.nodes.get(name)

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// The main job: one network over Docker hosts.
+import t from 'tap'
+import { http, idle, openLab, server } from './lab.ts'
+
+const lab = await openLab('e2e', 3)
+t.teardown(() => lab.close())
+
+t.test(
+  'a network made on one host is on all, with name, labels and options; containers talk by address and name',
+  async t => {
+    await lab.docker(
+      'h1',
+      'network',
+      'create',
+      '-d',
+      'weft',
+      '--ipam-driver',
+      'weft',
+      '--ipv6',
+      '--subnet',
+      '10.80.0.0/24',
+      '--subnet',
+      'fd80::/64',
+      '--label',
+      'owner=me',
+      'app',
+    )
+    for (const host of ['h2', 'h3']) {
+      t.ok(
+        await lab.until(async () => (await lab.docker(host, 'network', 'ls', '-q', '-f', 'name=^app$')) !== ''),
+        host,
+      )
+      const [network] = JSON.parse(await lab.docker(host, 'network', 'inspect', 'app')) as [
+        { Labels: object; EnableIPv6: boolean; IPAM: { Config: { Subnet: string }[] } },
+      ]
+      t.same(network.Labels, { owner: 'me' })
+      t.equal(network.EnableIPv6, true)
+      t.same(
+        network.IPAM.Config.map(config => config.Subnet),
+        ['10.80.0.0/24', 'fd80::/64'],
+      )
+    }
+    await lab.docker('h1', 'run', '-d', '--network', 'app', '--name', 'one', 'busybox', ...server)
+    await lab.docker('h2', 'run', '-d', '--network', 'app', '--name', 'two', '-p', '8080:80', 'busybox', ...server)
+    await lab.docker('h1', 'run', '-d', '--network', 'app', '--name', 'near', 'busybox', ...idle)
+    const address = await lab.docker(
+      'h2',
+      'inspect',
+      '-f',
+      '{{.NetworkSettings.Networks.app.IPAddress}} {{.NetworkSettings.Networks.app.GlobalIPv6Address}}',
+      'two',
+    )
+    const [v4, v6] = address.split(' ') as [string, string]
+    for (const target of [v4, v6, 'two', 'one'])
+      await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', target)
+    await lab.until(async () => (await lab.tryDocker('h1', 'exec', 'near', 'nslookup', 'two')).code === 0)
+    t.match(await lab.docker('h1', 'exec', 'near', ...http('two', 80)), /hello/)
+    t.match(await lab.docker('h1', 'exec', 'near', ...http('one', 80)), /hello/)
+    t.match(await lab.docker('h1', 'exec', 'near', ...http(v6, 80)), /hello/)
+    for (const name of ['two.app.weft', 'tasks.nothing', 'h2.weft'])
+      t.equal(
+        (await lab.tryDocker('h1', 'exec', 'near', 'nslookup', name)).code,
+        name === 'tasks.nothing' ? 1 : 0,
+        name,
+      )
+  },
+)
+
+t.test('the largest packet fits, one byte more says so', async t => {
+  t.equal((await lab.tryDocker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', '-s', '1422', 'two')).code, 0)
+  const vni = await lab.vni('h1', 'app')
+  t.match(await lab.inside('h1', 'n', vni, 'ip', 'link', 'show', 'br0'), /mtu 1450/)
+  t.match(await lab.docker('h1', 'exec', 'near', 'ip', 'link', 'show', 'eth0'), /mtu 1450/)
+})
+
+t.test('containers reach the outside, masqueraded as their host; the outside reaches published ports only', async t => {
+  await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', '192.0.2.10')
+  await lab.docker('h1', 'exec', 'near', 'ping', '-6', '-c', '1', '-W', '2', '2001:db8::10')
+  t.match(await lab.exec('client', 'curl', '-s', '-m', '3', 'http://10.9.0.2:8080/'), /hello/)
+  t.match(await lab.exec('client', 'curl', '-s', '-m', '3', '-g', 'http://[fd09::2]:8080/'), /hello/)
+  t.match(await lab.exec('h2', 'curl', '-s', '-m', '3', 'http://127.0.0.1:8080/'), /hello/)
+  t.match(await lab.exec('h2', 'curl', '-s', '-m', '3', 'http://10.9.0.2:8080/'), /hello/)
+  t.match(await lab.docker('h1', 'exec', 'near', ...http('10.9.0.2', 8080)), /hello/)
+  await lab.exec('router', 'ip', 'route', 'add', '10.80.0.0/24', 'via', '10.9.0.2')
+  t.not(
+    (await lab.try('exec', 'client', 'curl', '-s', '-m', '1', 'http://10.80.0.3/')).code,
+    0,
+    'an outsider that routes our subnet gets nowhere',
+  )
+  await lab.exec('router', 'ip', 'route', 'del', '10.80.0.0/24')
+  const taken = await lab.tryDocker('h2', 'run', '--rm', '--network', 'app', '-p', '8080:80', 'busybox', 'true')
+  t.match(taken.err, /host port 8080\/tcp is not free: container two has it on this host/)
+})
+
+t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports go on', async t => {
+  await lab.docker('h2', 'run', '-d', '--name', 'plain', '-p', '9090:80', 'busybox', ...server)
+  t.match(await lab.exec('client', 'curl', '-s', '-m', '3', 'http://10.9.0.2:9090/'), /hello/)
+  t.match(await lab.exec('h2', 'iptables', '-S', 'FORWARD'), /-P FORWARD DROP/)
+  t.match(await lab.exec('client', 'curl', '-s', '-m', '3', 'http://10.9.0.2:8080/'), /hello/)
+  await lab.docker('h2', 'rm', '-f', 'plain')
+})
+
+t.test('two networks are apart; a container may be on both; --internal has no way out but names', async t => {
+  await lab.weft('h3', 'network', 'create', 'other')
+  await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--internal', 'inner')
+  await lab.until(
+    async () =>
+      (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=other')) !== '' &&
+      (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=inner')) !== '',
+  )
+  await lab.docker('h2', 'run', '-d', '--network', 'other', '--name', 'far', 'busybox', ...idle)
+  const far = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.other.IPAddress}}', 'far')
+  t.not(
+    (await lab.tryDocker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '1', far)).code,
+    0,
+    'other networks are not reached',
+  )
+  await lab.docker('h1', 'network', 'connect', 'other', 'near')
+  await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', far)
+  await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', 'two')
+  await lab.docker('h1', 'network', 'disconnect', 'other', 'near')
+  t.not((await lab.tryDocker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '1', far)).code, 0)
+  await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', 'two')
+  await lab.docker('h1', 'run', '-d', '--network', 'inner', '--name', 'in1', 'busybox', ...idle)
+  await lab.docker('h2', 'run', '-d', '--network', 'inner', '--name', 'in2', 'busybox', ...idle)
+  await lab.until(
+    async () => (await lab.tryDocker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '1', 'in2')).code === 0,
+  )
+  await lab.docker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '2', 'in2')
+  t.not((await lab.tryDocker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '1', '192.0.2.10')).code, 0)
+  t.not((await lab.tryDocker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '1', '10.9.0.1')).code, 0)
+})
+
+t.test('what cannot be is refused in one sentence with the remedy, nothing half-made', async t => {
+  const create = (...args: string[]) => lab.tryDocker('h2', 'network', 'create', '-d', 'weft', ...args)
+  const ours = ['--ipam-driver', 'weft']
+  const before = await lab.exec('store', 'etcdctl', 'get', '--prefix', '', '--keys-only')
+  t.match((await create('bad')).err, /docker network create -d weft --ipam-driver weft/)
+  t.match(
+    (await create(...ours, '--subnet', '10.80.0.0/25', 'bad')).err,
+    /overlaps 10\.80\.0\.0\/24 of cluster network "app": to join that network add --opt weft\.network=app/,
+  )
+  t.match((await create(...ours, '--subnet', '10.9.0.0/16', 'bad')).err, /clashes with route 10\.9\.0\.0\/24 of host h/)
+  t.match((await create(...ours, '-o', 'weft.vnii=7', 'bad')).err, /weft\.vnii is unknown, did you mean weft\.vni\?/)
+  t.match((await create(...ours, '-o', 'weft.encrypted=true', 'bad')).err, /weft\.encrypted=true is not available/)
+  t.match((await create(...ours, '-o', 'weft.policy=deny', 'bad')).err, /weft\.policy=deny is not available/)
+  t.match(
+    (await create(...ours, '-o', `weft.vni=${await lab.vni('h1', 'app')}`, 'bad')).err,
+    /VNI \d+ belongs to another network/,
+  )
+  t.match(
+    (await create(...ours, '-o', 'com.docker.network.driver.mtu=9000', 'bad')).err,
+    /mtu 9000 does not fit the underlay: at most 1450/,
+  )
+  const same = await lab.docker('h1', 'inspect', '-f', '{{.NetworkSettings.Networks.app.IPAddress}}', 'one')
+  t.match(
+    (await lab.tryDocker('h3', 'run', '--rm', '--network', 'app', '--ip', same, 'busybox', 'true')).err,
+    /is in use on host h1: choose another --ip/,
+  )
+  t.match(
+    (await lab.tryDocker('h3', 'run', '--rm', '--network', 'app', '--ip', '10.80.0.1', 'busybox', 'true')).err,
+    /is the network's gateway/,
+  )
+  const after = async () => (await lab.exec('store', 'etcdctl', 'get', '--prefix', '', '--keys-only')) === before
+  t.ok(await lab.until(after, 90_000), 'nothing is left in the store')
+  t.equal(await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=bad'), '')
+})
+
+t.test('--subnet, --ip-range, --gateway, --aux-address, --ip, --ip6 and --mac-address as in Docker', async t => {
+  await lab.docker(
+    'h1',
+    'network',
+    'create',
+    '-d',
+    'weft',
+    '--ipam-driver',
+    'weft',
+    '--subnet',
+    '10.90.0.0/24',
+    '--ip-range',
+    '10.90.0.128/25',
+    '--gateway',
+    '10.90.0.254',
+    '--aux-address',
+    'router=10.90.0.200',
+    'fine',
+  )
+  await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=fine')) !== '')
+  const show = async (host: string, name: string): Promise<string> =>
+    lab.docker(
+      host,
+      'inspect',
+      '-f',
+      '{{.NetworkSettings.Networks.fine.IPAddress}} {{.NetworkSettings.Networks.fine.MacAddress}} {{.NetworkSettings.Networks.fine.Gateway}}',
+      name,
+    )
+  await lab.docker('h2', 'run', '-d', '--network', 'fine', '--name', 'auto', 'busybox', ...idle)
+  t.match(await show('h2', 'auto'), /^10\.90\.0\.(12[89]|1[3-9]\d|2\d\d) 02:77:0a:5a:00:\w\w 10\.90\.0\.254$/)
+  await lab.docker(
+    'h3',
+    'run',
+    '-d',
+    '--network',
+    'fine',
+    '--name',
+    'chosen',
+    '--ip',
+    '10.90.0.7',
+    '--mac-address',
+    '02:11:22:33:44:55',
+    'busybox',
+    ...idle,
+  )
+  t.equal(await show('h3', 'chosen'), '10.90.0.7 02:11:22:33:44:55 10.90.0.254')
+  await lab.docker('h2', 'exec', 'auto', 'ping', '-c', '1', '-W', '2', '10.90.0.7')
+  t.match(
+    (await lab.tryDocker('h2', 'run', '--rm', '--network', 'fine', '--ip', '10.90.0.200', 'busybox', 'true')).err,
+    /auxiliary address "router"/,
+  )
+  await lab.docker('h2', 'rm', '-f', 'auto')
+  await lab.docker('h3', 'rm', '-f', 'chosen')
+})
+
+t.test('removing: refused while used, gone everywhere when not; a vetoed replica comes back', async t => {
+  t.not((await lab.tryDocker('h1', 'network', 'rm', 'app')).code, 0)
+  t.match((await lab.try('weft', 'h3', 'network', 'rm', 'app')).err, /has containers on h1, h2: stop them first/)
+  await lab.docker('h3', 'network', 'rm', 'app')
+  t.ok(
+    await lab.until(async () => (await lab.docker('h3', 'network', 'ls', '-q', '-f', 'name=^app$')) !== ''),
+    'vetoed: the replica is back',
+  )
+  await lab.docker('h1', 'rm', '-f', 'one', 'near', 'in1')
+  await lab.docker('h2', 'rm', '-f', 'two', 'far', 'in2')
+  await lab.docker('h2', 'network', 'rm', 'fine')
+  await lab.weft('h1', 'network', 'rm', 'other')
+  for (const name of ['app', 'inner'])
+    t.ok(
+      await lab.until(async () => {
+        if ((await lab.docker('h1', 'network', 'ls', '-q', '-f', `name=^${name}$`)) !== '')
+          await lab.tryDocker('h1', 'network', 'rm', name)
+        return !(JSON.parse(await lab.weft('h2', 'network', 'ls', '-o', 'json')) as { name: string }[]).some(
+          network => network.name === name,
+        )
+      }, 30_000),
+      name,
+    )
+  for (const host of ['h1', 'h2', 'h3']) {
+    t.ok(
+      await lab.until(async () => (await lab.docker(host, 'network', 'ls', '-q', '-f', 'driver=weft')) === '', 20_000),
+      `${host} shows none`,
+    )
+    t.ok(
+      await lab.until(async () => !(await lab.exec(host, 'ls', '/run/netns')).includes('weft-')),
+      `${host} has no namespace left`,
+    )
+  }
+  const live = async () =>
+    (await lab.exec('store', 'etcdctl', 'get', '--prefix', '', '--keys-only'))
+      .split('\n')
+      .filter(key => /\/(networks|network-names|vnis|pools|endpoints|addresses|macs|ports)\//.test(key)).length === 0
+  t.ok(await lab.until(live, 20_000), 'no claim is left in the store')
+})
