@@ -8,6 +8,7 @@ import type { Pools } from '../control/pools.ts'
 import { formatPrefix, parseInterface } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
 import { addressSpace, type Handler } from './network-driver.ts'
+import { forAMoment } from './patience.ts'
 import { decodeRequest, label, requests } from './wire.ts'
 
 export interface IpamDriverParts {
@@ -47,7 +48,7 @@ export const ipamDriver = ({ pools, addresses, replicating }: IpamDriverParts): 
 
   'IpamDriver.ReleasePool': async (body, signal) => {
     const { PoolID } = decodeRequest('ReleasePool', requests.releasePool, body)
-    await released(pools.release(PoolID, signal))
+    await forAMoment(pools.release(PoolID, signal))
     return {}
   },
 
@@ -59,19 +60,7 @@ export const ipamDriver = ({ pools, addresses, replicating }: IpamDriverParts): 
 
   'IpamDriver.ReleaseAddress': async (body, signal) => {
     const request = decodeRequest('ReleaseAddress', requests.releaseAddress, body)
-    if (request.Address !== '') await released(addresses.release(request.PoolID, request.Address, signal))
+    if (request.Address !== '') await forAMoment(addresses.release(request.PoolID, request.Address, signal))
     return {}
   },
 })
-
-/** What cannot be released now the sweeper releases later; `docker stop` never waits for the store. */
-const released = async (work: Promise<void>): Promise<void> => {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([
-    work.catch(() => {}),
-    new Promise<void>(resolve => {
-      timer = setTimeout(resolve, 300)
-    }),
-  ])
-  clearTimeout(timer)
-}

@@ -8,6 +8,7 @@ import type { Endpoints } from '../control/endpoints.ts'
 import type { Networks } from '../control/networks.ts'
 import { familyOf, formatAddress, parseInterface } from '../model/address.ts'
 import type { Network, Pool } from '../model/network.ts'
+import { forAMoment } from './patience.ts'
 import {
   type CreateEndpoint,
   type CreateNetwork,
@@ -135,7 +136,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.RevokeExternalConnectivity': async (body, signal) => {
       const { NetworkID, EndpointID } = decodeRequest('RevokeExternalConnectivity', requests.endpoint, body)
-      await endpoints.unpublish(NetworkID, EndpointID, signal).catch(ignoreAway)
+      await forAMoment(endpoints.unpublish(NetworkID, EndpointID, signal))
       return {}
     },
 
@@ -144,14 +145,6 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
     'NetworkDriver.AllocateNetwork': async () => notInSwarm(),
     'NetworkDriver.FreeNetwork': async () => ({}),
   }
-}
-
-/** `docker stop` never waits for the store: the endpoint's deletion takes its ports with it. */
-const ignoreAway = (error: unknown): void => {
-  if (
-    !(error instanceof WeftError && ['STORE_UNAVAILABLE', 'STORE_SUSPECT', 'TIMEOUT', 'CANCELLED'].includes(error.code))
-  )
-    throw error
 }
 
 const notInSwarm = (): never => {

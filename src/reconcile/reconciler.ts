@@ -122,15 +122,21 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     })
   }
 
-  const replan = (): void => {
+  /** Gives the keys that a new plan touched. */
+  const replan = (): Set<ObjectKey> => {
+    const touchedKeys = new Set<ObjectKey>()
     const inputs = { snapshot: mirror.snapshot, host: host() }
     for (const [key, unit] of dirtyUnits) {
       const result = plan(unit, inputs)
       if (result.wanted.length > 0) planned.set(key, unit)
       else planned.delete(key)
-      for (const touched of wanted.update(key, result)) dirtyKeys.add(touched)
+      for (const touched of wanted.update(key, result)) {
+        dirtyKeys.add(touched)
+        touchedKeys.add(touched)
+      }
     }
     dirtyUnits.clear()
+    return touchedKeys
   }
 
   /** Looks at a namespace anew; what differs from before becomes dirty. */
@@ -190,10 +196,9 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     })
   }
 
-  const count = (todo: readonly Operation[], repaired: ReadonlySet<ObjectKey>): void => {
+  const count = (todo: readonly Operation[]): void => {
     for (const operation of todo) {
       const { kind, object } = operation
-      if (!repaired.has(keyOf(object))) continue
       repairs[object.kind] = (repairs[object.kind] ?? 0) + 1
       const was = operation.kind === 'replace' ? { was: format(operation.old) } : {}
       log.warn({ repair: kind, object: format(object), ...was }, 'somebody changed an object of ours')
@@ -203,15 +208,15 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
   const pass = async (): Promise<void> => {
     const from = clock.monotonic()
     const revision = mirror.snapshot.revision
-    const drifted = new Set([...dirtyKeys].filter(key => !failing.has(key))) // without a new plan: others' doing
-    replan()
+    const replanned = replan()
     for (const ns of [...dirtyNs]) {
       dirtyNs.delete(ns)
       await observe(ns)
     }
     const failedBefore = new Map(failing)
     const todo = inOrder(difference())
-    if (started) count(todo, drifted)
+    // neither a new plan nor a second attempt: others' doing
+    if (started) count(todo.filter(({ object }) => !replanned.has(keyOf(object)) && !failedBefore.has(keyOf(object))))
     const results = todo.length === 0 ? [] : await kernel.apply(todo)
     let failed = 0
     for (const { operation, error } of results) {
