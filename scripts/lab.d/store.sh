@@ -41,7 +41,8 @@ wait_etcd() {
   wait_until etcd_answers "$1" || die "etcd on $1 does not answer: $(tail -n 3 "$state/$1/etcd.log")"
 }
 etcd_answers() {
-  [ "$(pid_of "$1" etcd)" != 0 ] || return 2
+  # just started, it may not have entered its namespace yet
+  [ "$(pid_of "$1" etcd)" != 0 ] || { kill -0 "$(cat "$state/$1/etcd.pid")" 2> /dev/null && return 1; return 2; }
   said "$1" etcd 'ready to serve client requests' || return 1
   # not by flag: etcdctl refuses what environment and flags both say
   ip netns exec "$name-$1" env ETCDCTL_API=3 "ETCDCTL_ENDPOINTS=$store_scheme://$(member_address "$1"):2379" \
