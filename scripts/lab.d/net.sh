@@ -92,18 +92,26 @@ N
 # Ends what is in a namespace and removes it. Killing a host's first process ends its containers, in namespaces that
 # have no name here, before it is gone itself.
 ns_down() { # ns_down NAMESPACE…
-  local ns pid busy=1
+  local ns pid busy=1 killed=()
   while [ "$busy" ]; do
     busy=''
     for ns in "$@"; do
       for pid in $(ip netns pids "$ns" 2> /dev/null); do
         busy=1
+        killed+=("$pid")
         kill -9 "$pid" 2> /dev/null || true
       done
     done
     [ -z "$busy" ] || sleep 0.05
   done
+  # a dying first process leaves its network namespace before it has buried all of the others
+  for pid in "${killed[@]}"; do while is_dying "$pid"; do sleep 0.02; done; done
   for ns in "$@"; do ip netns del "$ns" 2> /dev/null || true; done
+}
+is_dying() {
+  local status
+  status=$(grep -s '^State:' "/proc/$1/status") || return 1
+  [[ $status != *[ZX]\ * ]]
 }
 net_down() {
   local list
