@@ -1,69 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
-// The store of a single host: everything in memory, every commit in a journal on disk before it is answered. Without a
-// folder it is memory only. One process at a time: the daemon holds the lock on its data directory.
+// The store of a single host: everything in memory, every commit in a journal on disk before it is answered. Nobody is
+// shown what is not on the disk yet: readers and losers of a compare wait for it too. Without a folder it is memory only.
 import { mkdir } from 'node:fs/promises'
 import { type Clock, systemClock, type Timer } from '../base/clock.ts'
-import { ConflictError, WeftError } from '../base/errors.ts'
+import { ConflictError, describe, WeftError } from '../base/errors.ts'
+import { type Log, silentLog } from '../base/log.ts'
 import { version } from '../base/version.ts'
 import { newId } from '../model/ids.ts'
-import { type Journal, type JournalWrite, openJournal } from './journal.ts'
-import {
-  type CallOptions,
-  type Change,
-  type Compare,
-  type Entry,
-  type Lease,
-  limits,
-  type Store,
-  type WatchEvent,
-  type Write,
-} from './store.ts'
+import { checkCommit, checkLease, closedError, limited } from './call.ts'
+import { lockDir } from './dir-lock.ts'
+import { openHub } from './hub.ts'
+import { type Journal, openJournal } from './journal.ts'
+import type { JournalRecord } from './journal-read.ts'
+import type { CallOptions, Change, Compare, Entry, Lease, Store, Write } from './store.ts'
 
 export interface EmbeddedOptions {
-  /** Made if missing, mode 0700. Absent: memory only. */
+  /** Made if missing, mode 0700; one process at a time. Absent: memory only. */
   readonly dir?: string
   readonly clock?: Clock
+  /** Told of a torn tail, and of a disk that refuses. */
+  readonly log?: Log
 }
 
-interface Watcher {
-  readonly prefix: string
-  readonly events: WatchEvent[]
-  wake(): void
-}
-
-/** A journal longer than this, bytes, is folded into a snapshot. */
+/** A journal longer than this, bytes, and longer than the snapshot before it, is folded into a snapshot. */
 const journalLimit = 8 << 20
 
-export const openEmbeddedStore = async ({ dir, clock = systemClock }: EmbeddedOptions): Promise<Store> => {
+interface HeldLease {
+  readonly keys: Set<string>
+  renewed: number
+  timer: Timer | undefined
+  readonly lost: () => void
+}
+
+/** Throws TAKEN when another process has the folder, INTERNAL when its content is damaged. */
+export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store> => {
+  const { dir, clock = systemClock, log = silentLog } = options
   const entries = new Map<string, Entry>()
-  const watchers = new Set<Watcher>()
-  const leases = new Map<string, { keys: Set<string>; end(): void }>()
+  const leases = new Map<string, HeldLease>()
   const leaseOf = new Map<string, string>() // key → lease; not kept over a restart
+  const hub = openHub()
   const stop = new AbortController()
   let revision = 0n
   let engine = newId()
   let journal: Journal | undefined
-  let compacting: Promise<void> | undefined
-  let told: Promise<void> = Promise.resolve()
+  let trouble: WeftError | undefined
+  let unanswered = 0
+  let last: Promise<void> = Promise.resolve() // the newest commit is on the disk and told
+  let folding: Promise<void> | undefined
+  let foldAt = journalLimit
+  let closing: Promise<void> | undefined
 
-  if (dir !== undefined) {
-    await mkdir(dir, { recursive: true, mode: 0o700 })
-    const opened = await openJournal(dir, newId)
-    journal = opened.journal
-    engine = opened.loaded.engine
-    revision = opened.loaded.revision
-    for (const { k, v, r } of opened.loaded.entries) entries.set(k, { key: k, value: v, revision: BigInt(r) })
-    for (const { r, w } of opened.loaded.records)
-      for (const { k, v } of w) {
-        if (v === undefined) entries.delete(k)
-        else entries.set(k, { key: k, value: v, revision: BigInt(r) })
-      }
+  const onTrouble = (error: WeftError | undefined): void => {
+    if (error?.message === trouble?.message) return
+    if (error) log.error({ err: describe(error) }, 'the disk refuses a commit: tried again until it takes it')
+    else log.info({}, 'the disk takes commits again')
+    trouble = error
+    hub.outage(error)
   }
 
-  const open = (options?: CallOptions): void => {
-    if (stop.signal.aborted) throw new WeftError('CANCELLED', 'the store is closed')
-    options?.signal?.throwIfAborted()
+  const enter = (call?: CallOptions): void => {
+    if (closing) throw closedError()
+    call?.signal?.throwIfAborted()
   }
+
+  const settled = (what: string, call?: CallOptions): Promise<void> =>
+    unanswered === 0 ? Promise.resolve() : limited(what, clock, stop.signal, call, () => last)
 
   const holds = (compare: Compare): boolean => {
     const entry = entries.get(compare.key)
@@ -77,155 +78,184 @@ export const openEmbeddedStore = async ({ dir, clock = systemClock }: EmbeddedOp
     }
   }
 
-  const check = (writes: readonly Write[]): void => {
-    if (writes.length > limits.writesPerCommit)
-      throw new WeftError('INVALID', `a commit has ${writes.length} writes, at most ${limits.writesPerCommit} fit`)
-    for (const write of writes) {
-      if (write.kind === 'put' && Buffer.byteLength(write.value) > limits.valueBytes)
-        throw new WeftError('INVALID', `the value of ${write.key} is larger than ${limits.valueBytes} bytes`)
-      if (write.kind === 'put' && write.lease && !leases.has(write.lease.id))
-        throw new WeftError('NOT_FOUND', `lease ${write.lease.id} is gone`)
-    }
+  const unhang = (key: string): void => {
+    const lease = leaseOf.get(key)
+    if (lease === undefined) return
+    leases.get(lease)?.keys.delete(key)
+    leaseOf.delete(key)
   }
 
-  /** To memory at once, so that the next commit sees it; answered and told when it is on the disk, in order. */
-  const write = async (writes: readonly Write[]): Promise<bigint> => {
+  /** To memory at once, so that the next commit compares with it; resolves when it is on the disk and told. */
+  const write = (writes: readonly Write[]): Promise<void> => {
+    const effective = writes.filter(one => one.kind === 'put' || entries.has(one.key))
+    if (effective.length === 0) return last
     const at = ++revision
-    const changes: Change[] = []
-    const lines: JournalWrite[] = []
-    for (const one of writes) {
-      const before = leaseOf.get(one.key)
-      if (before !== undefined) leases.get(before)?.keys.delete(one.key)
-      leaseOf.delete(one.key)
-      if (one.kind === 'put') {
-        const entry = { key: one.key, value: one.value, revision: at }
-        entries.set(one.key, entry)
-        changes.push({ key: one.key, entry })
-        lines.push({ k: one.key, v: one.value })
-        if (one.lease) {
-          leaseOf.set(one.key, one.lease.id)
-          leases.get(one.lease.id)?.keys.add(one.key)
-        }
-      } else if (entries.delete(one.key)) {
-        changes.push({ key: one.key, entry: undefined })
-        lines.push({ k: one.key })
+    const changes = effective.map((one): Change => {
+      unhang(one.key)
+      if (one.kind === 'delete') {
+        entries.delete(one.key)
+        return { key: one.key, entry: undefined }
       }
-    }
-    const durable = journal?.append({ r: String(at), w: lines }) ?? Promise.resolve()
-    const before = told
-    told = durable.then(
-      () => before.then(() => tell(changes, at)),
-      () => {},
-    )
-    await durable
-    await told
-    if (journal && journal.length > journalLimit) await fold(journal)
-    return at
+      const entry = { key: one.key, value: one.value, revision: at }
+      entries.set(one.key, entry)
+      if (one.lease) {
+        leaseOf.set(one.key, one.lease.id)
+        leases.get(one.lease.id)?.keys.add(one.key)
+      }
+      return { key: one.key, entry }
+    })
+    unanswered++
+    last = (journal?.append(recordOf(at, effective)) ?? Promise.resolve())
+      .then(() => hub.tell(changes, at, false))
+      .finally(() => {
+        unanswered--
+      })
+    last.catch(() => {}) // whoever waits hears it
+    return last
   }
 
-  const tell = (changes: readonly Change[], at: bigint): void => {
-    for (const watcher of watchers) {
-      const seen = changes.filter(change => change.key.startsWith(watcher.prefix))
-      if (seen.length === 0) continue
-      watcher.events.push({ kind: 'changes', changes: seen, revision: at, relisted: false })
-      watcher.wake()
-    }
-  }
-
-  const fold = (log: Journal): Promise<void> => {
-    compacting ??= log
-      .compact(
-        engine,
-        [...entries.values()].map(({ key, value, revision: r }) => ({ k: key, v: value, r: String(r) })),
-        revision,
+  const fold = (target: Journal): void => {
+    if (folding || target.size.journal < Math.max(foldAt, target.size.snapshot)) return
+    const all = [...entries.values()].map(({ key: k, value: v, revision: r }) => ({
+      k,
+      v,
+      r: String(r),
+      ...(leaseOf.has(k) ? { l: true as const } : {}),
+    }))
+    folding = target
+      .compact(all, revision)
+      .then(
+        () => {
+          foldAt = journalLimit
+        },
+        error => {
+          foldAt = target.size.journal * 2
+          if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'no snapshot written, the journal grows')
+        },
       )
       .finally(() => {
-        compacting = undefined
+        folding = undefined
       })
-    return compacting
   }
 
-  const listed = (prefix: string): Entry[] =>
-    [...entries.values()].filter(entry => entry.key.startsWith(prefix)).sort((a, b) => (a.key < b.key ? -1 : 1))
+  /** The process keeps its leases alive by running. One that stood still for longer than the TTL has lost them. */
+  const keep = (id: string, ttlMs: number): void => {
+    const lease = leases.get(id)
+    if (!lease) return
+    if (clock.monotonic() - lease.renewed > ttlMs) {
+      void end(id).catch(() => {}) // in memory they are gone at once
+      lease.lost()
+      return
+    }
+    lease.renewed = clock.monotonic()
+    lease.timer = clock.after(ttlMs / 3, () => keep(id, ttlMs))
+  }
+
+  const end = (id: string): Promise<void> => {
+    const lease = leases.get(id)
+    if (!lease) return Promise.resolve()
+    leases.delete(id)
+    lease.timer?.cancel()
+    return write([...lease.keys].map((key): Write => ({ kind: 'delete', key })))
+  }
+
+  const listed = (prefix: string): Entry[] => {
+    const found: Entry[] = []
+    for (const entry of entries.values()) if (entry.key.startsWith(prefix)) found.push(entry)
+    return found.sort((a, b) => (a.key < b.key ? -1 : 1))
+  }
+
+  const closeAll = async (): Promise<void> => {
+    const ends = [...leases.keys()].map(end)
+    await journal?.close() // settles what waits for the disk
+    await Promise.allSettled([...ends, last])
+    stop.abort(closedError())
+    await lock?.release()
+  }
+
+  if (dir !== undefined) await mkdir(dir, { recursive: true, mode: 0o700 })
+  const lock = dir === undefined ? undefined : await lockDir(dir)
+  if (dir !== undefined)
+    try {
+      const { journal: opened, loaded } = await openJournal({ dir, clock, newEngine: newId, onTrouble })
+      journal = opened
+      engine = loaded.engine
+      revision = loaded.revision
+      for (const { k, v, r } of loaded.entries) entries.set(k, { key: k, value: v, revision: BigInt(r) })
+      if (loaded.torn > 0) log.warn({ dir, bytes: loaded.torn }, 'cut off a commit that was torn, and never answered')
+      await write(loaded.entries.filter(({ l }) => l).map(({ k }): Write => ({ kind: 'delete', key: k })))
+    } catch (error) {
+      await journal?.close()
+      await lock?.release()
+      throw error
+    }
 
   return {
-    async identity(options) {
-      open(options)
-      return { engine, version: `embedded ${version}`, revision }
+    async identity(call) {
+      enter(call)
+      const at = revision
+      await settled('identity', call)
+      return { engine, version: `embedded ${version}`, revision: at }
     },
-    async get(key, options) {
-      open(options)
-      return entries.get(key)
+    async get(key, call) {
+      enter(call)
+      const entry = entries.get(key)
+      await settled(`get ${key}`, call)
+      return entry
     },
-    async list(prefix, options) {
-      open(options)
-      return { entries: listed(prefix), revision }
+    async list(prefix, call) {
+      enter(call)
+      const found = { entries: listed(prefix), revision }
+      await settled(`list ${prefix}`, call)
+      return found
     },
-    async commit(compares, writes, options) {
-      open(options)
-      check(writes)
-      if (!compares.every(holds))
-        throw new ConflictError(
-          `somebody else changed ${compares
-            .filter(compare => !holds(compare))
-            .map(compare => compare.key)
-            .join(', ')}`,
-        )
-      return write(writes)
-    },
-    async *watch(prefix, signal) {
-      let wake = Promise.withResolvers<void>()
-      const watcher: Watcher = { prefix, events: [], wake: () => wake.resolve() }
-      const end = AbortSignal.any([signal, stop.signal])
-      end.addEventListener('abort', watcher.wake, { once: true })
-      await told // what is not durable yet is not listed twice
-      watchers.add(watcher)
-      try {
-        yield { kind: 'snapshot', entries: listed(prefix), revision }
-        while (!end.aborted) {
-          const event = watcher.events.shift()
-          if (event) {
-            yield event
-            continue
-          }
-          wake = Promise.withResolvers()
-          await wake.promise
-        }
-      } finally {
-        watchers.delete(watcher)
-        end.removeEventListener('abort', watcher.wake)
+    async commit(compares, writes, call) {
+      enter(call)
+      checkCommit(compares, writes)
+      if (trouble) throw trouble
+      for (const { key, lease } of writes.filter(one => one.kind === 'put'))
+        if (lease && !leases.has(lease.id)) throw new WeftError('NOT_FOUND', `put ${key}: lease ${lease.id} is gone`)
+      const failed = compares.filter(compare => !holds(compare))
+      if (failed.length > 0) {
+        await settled('commit', call)
+        throw new ConflictError(`somebody else changed ${failed.map(compare => compare.key).join(', ')}`)
       }
+      const done = write(writes)
+      const at = revision
+      await limited('commit', clock, stop.signal, call, () => done)
+      if (journal) fold(journal)
+      return at
     },
-    async lease(ttlMs, options): Promise<Lease> {
-      open(options)
-      if (ttlMs < 1000) throw new WeftError('INVALID', `a lease of ${ttlMs} ms: at least 1000`)
-      // the process keeps its leases alive by living; they end by close, or with it
+    watch: (prefix, signal) =>
+      hub.watch(prefix, AbortSignal.any([signal, stop.signal]), () => ({
+        entries: listed(prefix),
+        revision,
+        ready: last,
+      })),
+    async lease(ttlMs, call): Promise<Lease> {
+      enter(call)
+      checkLease(ttlMs)
       const id = newId()
-      const lost = Promise.withResolvers<void>()
-      const keys = new Set<string>()
-      let timer: Timer | undefined
-      leases.set(id, { keys, end: () => timer?.cancel() })
+      const { promise: lost, resolve } = Promise.withResolvers<void>()
+      leases.set(id, { keys: new Set(), renewed: clock.monotonic(), timer: undefined, lost: resolve })
+      keep(id, ttlMs)
       return {
         id,
-        lost: lost.promise,
-        async close() {
-          if (!leases.delete(id)) return
-          timer?.cancel()
-          timer = undefined
-          const gone = [...keys].map((key): Write => ({ kind: 'delete', key }))
-          if (gone.length > 0 && !stop.signal.aborted) await write(gone)
-        },
+        lost,
+        close: () => limited('revoke', clock, stop.signal, undefined, () => end(id)).catch(() => {}),
       }
     },
-    async close() {
-      if (stop.signal.aborted) return
-      // presence and the like end with the process
-      const gone = [...leaseOf.keys()].map((key): Write => ({ kind: 'delete', key }))
-      if (gone.length > 0) await write(gone)
-      stop.abort(new WeftError('CANCELLED', 'the store is closed'))
-      await told
-      await compacting
-      await journal?.close()
+    close() {
+      closing ??= closeAll()
+      return closing
     },
   }
 }
+
+const recordOf = (at: bigint, writes: readonly Write[]): JournalRecord => ({
+  r: String(at),
+  w: writes.map(one => ({
+    k: one.key,
+    ...(one.kind === 'put' ? { v: one.value, ...(one.lease ? { l: true as const } : {}) } : {}),
+  })),
+})

@@ -1,210 +1,215 @@
 // SPDX-License-Identifier: Apache-2.0
-// The embedded store's disk: one line per commit, checksummed, durable before the answer. A torn last line is what a
-// power cut leaves: it was never answered, and is cut off. A damaged line before good ones is not that: an error.
-import { type FileHandle, open, readFile, rename, unlink } from 'node:fs/promises'
+// The embedded store's disk: `snapshot` (everything at a revision) and `journal` (the commits since). One line per
+// write to the disk, checksummed, holding all commits that were waiting: they become durable together or not at all. A
+// torn last line is what a power cut leaves: it was never answered, and is cut off. A bad line before good ones is not
+// that: an error.
+import { type FileHandle, open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
-import { crc32 } from 'node:zlib'
+import { backoff } from '../base/backoff.ts'
+import { type Clock, sleep } from '../base/clock.ts'
 import { WeftError } from '../base/errors.ts'
-
-export interface JournalWrite {
-  readonly k: string
-  /** Absent: deleted. */
-  readonly v?: string
-}
-
-export interface JournalRecord {
-  readonly r: string
-  readonly w: readonly JournalWrite[]
-}
-
-export interface StoredEntry {
-  readonly k: string
-  readonly v: string
-  readonly r: string
-}
-
-export interface Loaded {
-  readonly engine: string
-  readonly entries: readonly StoredEntry[]
-  readonly records: readonly JournalRecord[]
-  readonly revision: bigint
-  /** Bytes of a torn last line that were cut off. */
-  readonly torn: number
-}
+import { closedError } from './call.ts'
+import { type JournalRecord, type Loaded, line, readJournal, type StoredEntry, syncFolder } from './journal-read.ts'
 
 export interface Journal {
-  /** Resolves when the record is on the disk. Many at once share one sync. */
+  /** Resolves when the record is on the disk, in order. While the disk refuses it waits; rejects only by close. */
   append(record: JournalRecord): Promise<void>
-  readonly length: number
-  /** Writes everything anew beside the old, then begins an empty journal. */
-  compact(engine: string, entries: Iterable<StoredEntry>, revision: bigint): Promise<void>
+  /** Bytes of the journal, and of the snapshot before it. */
+  readonly size: { readonly journal: number; readonly snapshot: number }
+  /** Writes the state after the last appended record as the new snapshot, and begins an empty journal. */
+  compact(entries: readonly StoredEntry[], revision: bigint): Promise<void>
   close(): Promise<void>
 }
 
-const line = (value: object): string => {
-  const json = JSON.stringify(value)
-  return `${crc32(json).toString(16).padStart(8, '0')} ${json}\n`
+export interface JournalParts {
+  readonly dir: string
+  readonly clock: Clock
+  readonly newEngine: () => string
+  /** The disk refuses (error), or takes again (undefined). Nothing is lost in between: it is written again. */
+  readonly onTrouble: (error: WeftError | undefined) => void
 }
 
-const parse = (text: string): unknown => {
-  const json = text.slice(9)
-  if (text.length < 10 || crc32(json).toString(16).padStart(8, '0') !== text.slice(0, 8)) return undefined
-  return JSON.parse(json)
-}
+/** A line is not longer than this, unless one record is. */
+const batchBytes = 16 << 20
+const chunkBytes = 1 << 20
 
-/** Lines of a file; a bad last one is torn, a bad one before is an error naming file and line. */
-const readLines = async (path: string): Promise<{ values: unknown[]; good: number; size: number }> => {
-  let bytes: Buffer
-  try {
-    bytes = await readFile(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { values: [], good: 0, size: 0 }
-    throw error
-  }
-  const values: unknown[] = []
-  let good = 0
-  for (let from = 0; from < bytes.length; ) {
-    const end = bytes.indexOf(10, from)
-    const value = end < 0 ? undefined : parse(bytes.toString('utf8', from, end))
-    if (value === undefined) {
-      if (end >= 0 && end + 1 < bytes.length && hasGoodLine(bytes, end + 1))
-        throw new WeftError(
-          'INTERNAL',
-          `${path} is damaged in line ${values.length + 1}: restore it from a backup, or move it away to start empty`,
-        )
-      break
-    }
-    values.push(value)
-    from = good = end + 1
-  }
-  return { values, good, size: bytes.length }
-}
-
-const hasGoodLine = (bytes: Buffer, from: number): boolean => {
-  for (let at = from; at < bytes.length; ) {
-    const end = bytes.indexOf(10, at)
-    if (end < 0) return false
-    if (parse(bytes.toString('utf8', at, end)) !== undefined) return true
-    at = end + 1
-  }
-  return false
-}
-
-/** Reads what is there and opens the journal for appending; a new engine id is made by `newEngine` if there is none. */
-export const openJournal = async (
-  dir: string,
-  newEngine: () => string,
-): Promise<{ journal: Journal; loaded: Loaded }> => {
-  const snapshotPath = join(dir, 'snapshot')
-  const journalPath = join(dir, 'journal')
-  const snapshot = await readLines(snapshotPath)
-  const [head, ...rest] = snapshot.values as [
-    { engine: string; revision: string; count: number } | undefined,
-    ...StoredEntry[],
-  ]
-  if (snapshot.size > 0 && (head === undefined || rest.length !== head.count))
-    throw new WeftError(
-      'INTERNAL',
-      `${snapshotPath} is damaged: restore it from a backup, or move ${dir} away to start empty`,
-    )
-  const log = await readLines(journalPath)
-  const base = BigInt(head?.revision ?? 0)
-  const records = (log.values as JournalRecord[]).filter(record => BigInt(record.r) > base)
-  const loaded: Loaded = {
-    engine: head?.engine ?? newEngine(),
-    entries: rest,
-    records,
-    revision: records.length > 0 ? BigInt(records.at(-1)!.r) : base,
-    torn: log.size - log.good,
-  }
-  if (loaded.torn > 0) {
-    const file = await open(journalPath, 'r+')
-    await file.truncate(log.good)
-    await file.sync()
-    await file.close()
-  }
-  const journal = await appender(dir, log.good)
-  if (!head) await journal.compact(loaded.engine, entriesOf(loaded), loaded.revision)
+/** Throws INTERNAL, naming the file and the remedy, for damage that is no torn tail. */
+export const openJournal = async (parts: JournalParts): Promise<{ journal: Journal; loaded: Loaded }> => {
+  const { dir, newEngine } = parts
+  const loaded = await readJournal(dir, newEngine)
+  const file = await open(join(dir, 'journal'), 'a', 0o600)
+  await file.truncate(loaded.sizes.journal)
+  await file.sync()
+  await syncFolder(dir)
+  const journal = appender(parts, loaded, file)
+  if (loaded.sizes.snapshot === 0) await journal.compact([], 0n) // pins the engine id
   return { journal, loaded }
 }
 
-const entriesOf = ({ entries, records }: Loaded): StoredEntry[] => {
-  const all = new Map(entries.map(entry => [entry.k, entry]))
-  for (const { r, w } of records)
-    for (const { k, v } of w) {
-      if (v === undefined) all.delete(k)
-      else all.set(k, { k, v, r })
-    }
-  return [...all.values()]
-}
-
-const appender = async (dir: string, size: number): Promise<Journal> => {
+const appender = ({ dir, clock, onTrouble }: JournalParts, loaded: Loaded, opened: FileHandle): Journal => {
   const path = join(dir, 'journal')
-  let file: FileHandle = await open(path, 'a', 0o600)
-  let length = size
-  let waiting: { text: string; done: PromiseWithResolvers<void> }[] = []
-  let writing: Promise<void> | undefined
-  let broken: Error | undefined
+  const stop = new AbortController()
+  let file = opened
+  const size = { ...loaded.sizes }
+  const waiting: { json: string; done: PromiseWithResolvers<void> }[] = []
+  let flushing: Promise<void> | undefined
+  let since: Buffer[] | undefined // lines written while a snapshot is being made
+  let compacting: Promise<void> | undefined
+  let closing: Promise<void> | undefined
+  let swap: PromiseWithResolvers<void> | undefined // the snapshot is there: begin a journal of `since`
 
-  const flush = async (): Promise<void> => {
-    while (waiting.length > 0) {
-      const batch = waiting
-      waiting = []
-      const text = batch.map(one => one.text).join('')
+  /** Repeats until the disk takes it; throws only at the end of the store. */
+  const untilDone = async (work: (again: boolean) => Promise<void>): Promise<void> => {
+    const retry = backoff(100, 5000)
+    for (let again = false; ; again = true) {
       try {
-        if (broken) throw broken
-        await file.write(text)
-        await file.datasync()
-        length += Buffer.byteLength(text)
-        for (const one of batch) one.done.resolve()
+        await work(again)
+        if (again) onTrouble(undefined)
+        return
       } catch (cause) {
-        // what is on the disk is not known any more: nothing further is answered
-        broken = new WeftError('STORE_UNAVAILABLE', `write ${path}`, { cause })
-        for (const one of batch) one.done.reject(broken)
+        onTrouble(new WeftError('STORE_UNAVAILABLE', `write ${path}`, { cause }))
+        await sleep(clock, retry.next(), stop.signal)
       }
     }
   }
-  const run = (): Promise<void> => {
-    writing ??= flush().finally(() => {
-      writing = undefined
+
+  /** After a failed sync the kernel may have dropped pages: cut off, and written again. */
+  const persist = async (bytes: Buffer): Promise<void> => {
+    await untilDone(async again => {
+      if (again) await file.truncate(size.journal)
+      await file.appendFile(bytes)
+      await file.datasync()
     })
-    return writing
+    size.journal += bytes.length
+    since?.push(bytes)
+  }
+
+  const takeBatch = () => {
+    let bytes = 0
+    let count = 0
+    while (count < waiting.length && (count === 0 || bytes + waiting[count]!.json.length < batchBytes))
+      bytes += waiting[count++]!.json.length
+    return waiting.splice(0, count)
+  }
+
+  const flush = async (): Promise<void> => {
+    while (waiting.length > 0 || swap) {
+      if (swap) {
+        const done = swap
+        swap = undefined
+        await beginAnew().then(done.resolve, done.reject)
+        continue
+      }
+      const batch = takeBatch()
+      try {
+        await persist(line(`[${batch.map(one => one.json).join(',')}]`))
+        for (const one of batch) one.done.resolve()
+      } catch (error) {
+        for (const one of batch) one.done.reject(error)
+      }
+    }
+  }
+  const run = (): void => {
+    flushing ??= flush().finally(() => {
+      flushing = undefined
+      if (waiting.length > 0 || swap) run()
+    })
+  }
+
+  /** Between two batches. A crash before the rename costs nothing: records up to the snapshot's revision are skipped. */
+  const beginAnew = async (): Promise<void> => {
+    const lines = since ?? []
+    since = undefined
+    const fresh = await writeBeside(path, lines)
+    // the name is the new file's: nothing more may go to the old one, nor be answered before the folder says so too
+    await untilDone(async () => {
+      const next = await open(path, 'a', 0o600)
+      const old = file
+      file = next
+      await old.close()
+      await syncFolder(dir)
+    })
+    size.journal = fresh
+  }
+
+  const compact = async (entries: readonly StoredEntry[], revision: bigint): Promise<void> => {
+    since = []
+    try {
+      const head = { engine: loaded.engine, revision: String(revision), count: entries.length }
+      // what waits now is in the entries already: it comes to the journal too, and is skipped when read
+      size.snapshot = await writeBeside(join(dir, 'snapshot'), snapshotLines(head, entries))
+      await syncFolder(dir)
+      swap = Promise.withResolvers()
+      const swapped = swap.promise
+      run()
+      await swapped
+    } finally {
+      since = undefined
+    }
+  }
+
+  const settle = async (): Promise<void> => {
+    // a disk that refuses does not hold the end up
+    const patience = clock.after(2000, () => stop.abort(closedError()))
+    await compacting?.catch(() => {})
+    while (flushing) await flushing
+    patience.cancel()
+    stop.abort(closedError())
+    await file.close()
   }
 
   return {
+    size,
     append(record) {
+      if (closing) return Promise.reject(closedError())
       const done = Promise.withResolvers<void>()
-      waiting.push({ text: line(record), done })
-      void run()
+      waiting.push({ json: JSON.stringify(record), done })
+      run()
       return done.promise
     },
-    get length() {
-      return length
-    },
-    async compact(engine, entries, revision) {
-      const list = [...entries]
-      await run()
-      const snapshot = join(dir, 'snapshot')
-      const temporary = `${snapshot}.new`
-      const out = await open(temporary, 'w', 0o600)
-      await out.writeFile(line({ engine, revision: String(revision), count: list.length }) + list.map(line).join(''))
-      await out.sync()
-      await out.close()
-      await rename(temporary, snapshot)
-      const folder = await open(dir, 'r')
-      await folder.sync()
-      await folder.close()
-      // records up to this revision are skipped when read again, so a crash before the next line costs nothing
-      const behind = waiting.length > 0
-      if (behind) return
-      await file.close()
-      await unlink(path).catch(() => {})
-      file = await open(path, 'a', 0o600)
-      length = 0
+    compact(entries, revision) {
+      if (closing) return Promise.reject(closedError())
+      compacting ??= compact(entries, revision).finally(() => {
+        compacting = undefined
+      })
+      return compacting
     },
     async close() {
-      await run()
-      await file.close()
+      closing ??= settle()
+      return closing
     },
   }
+}
+
+const snapshotLines = function* (head: object, entries: readonly StoredEntry[]): Generator<Buffer> {
+  yield line(JSON.stringify(head))
+  for (const entry of entries) yield line(JSON.stringify(entry))
+}
+
+/** Whole and on the disk before it takes the name. Returns its size. */
+const writeBeside = async (path: string, lines: Iterable<Buffer>): Promise<number> => {
+  const temporary = `${path}.new`
+  const file = await open(temporary, 'w', 0o600)
+  let size = 0
+  try {
+    let chunk: Buffer[] = []
+    let bytes = 0
+    const write = async (): Promise<void> => {
+      await file.appendFile(Buffer.concat(chunk))
+      size += bytes
+      chunk = []
+      bytes = 0
+    }
+    for (const one of lines) {
+      chunk.push(one)
+      bytes += one.length
+      if (bytes >= chunkBytes) await write()
+    }
+    await write()
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await rename(temporary, path)
+  return size
 }

@@ -29,8 +29,10 @@ export interface Change {
 }
 
 /**
- * What a watch yields. The first is always a snapshot. After a lost or compacted stream the watch lists again by
- * itself and yields the *differences* as changes, so a consumer sees every key's last state, each key in order.
+ * What a watch yields. The first is a snapshot, or, while there is none, `unavailable`. After a lost or compacted stream
+ * the watch lists again by itself and yields the *differences* as changes, so a consumer sees every key's last state,
+ * each key in order. A commit is never split over two events; a slow consumer may get several in one, and then of each
+ * key only the last state.
  */
 export type WatchEvent =
   | { readonly kind: 'snapshot'; readonly entries: readonly Entry[]; readonly revision: bigint }
@@ -41,7 +43,7 @@ export type WatchEvent =
       /** True when these come from a new list, not from the stream: the guard looks at those with suspicion. */
       readonly relisted: boolean
     }
-  /** The stream is down (error says why) or up again. Repeats are not sent. */
+  /** The stream is down (error says why) or up again, after what was missed. Repeats are not sent. */
   | { readonly kind: 'unavailable'; readonly error: Error }
   | { readonly kind: 'available' }
 
@@ -61,8 +63,11 @@ export interface StoreIdentity {
   readonly revision: bigint
 }
 
-/** Biggest value and commit that every implementation takes; beyond: INVALID. */
-export const limits = { valueBytes: 512 * 1024, writesPerCommit: 100 } as const
+/**
+ * Biggest value and commit that every implementation takes; beyond: INVALID. commitBytes counts keys and values of the
+ * writes: etcd refuses a request of 1.5 MiB.
+ */
+export const limits = { valueBytes: 512 * 1024, writesPerCommit: 100, commitBytes: 1024 * 1024 } as const
 
 export interface Store extends Closeable {
   /** All reads are linearizable. Every call rejects with STORE_UNAVAILABLE after timeoutMs (default 5000). */
@@ -73,7 +78,8 @@ export interface Store extends Closeable {
   /**
    * Atomically: if all compares hold, do all writes. Resolves with the revision of the commit.
    * Rejects with ConflictError (nothing written) when a compare does not hold. STORE_UNAVAILABLE means *unknown*:
-   * it may or may not have been written; the caller looks.
+   * it may or may not have been written; the caller looks. INVALID: beyond the limits, an empty key, or one key
+   * written twice. NOT_FOUND: the lease of a write is gone.
    */
   commit(compares: readonly Compare[], writes: readonly Write[], options?: CallOptions): Promise<bigint>
   /** Ends when the signal aborts. Never throws for an unreachable store: it says so and goes on trying. */
