@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Documentation that must not drift from the code.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import t from 'tap'
+import { errorTable } from '../../src/base/errors.ts'
+import { version } from '../../src/base/version.ts'
+
+const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
+
+t.test('every error code is documented with its meaning to each edge', async t => {
+  const page = read('docs/errors.md')
+  for (const [code, { retryable, http, grpc, exit }] of Object.entries(errorTable)) {
+    const row = page.split('\n').find(line => line.startsWith(`| \`${code}\` |`))
+    t.ok(row, code)
+    t.match(row, `| ${retryable ? 'yes' : 'no'} | ${http} | ${grpc} | ${exit} |`, code)
+  }
+  const documented = [...page.matchAll(/^\| `([A-Z_]+)` \|/gm)].map(match => match[1])
+  t.same(documented.sort(), Object.keys(errorTable).sort(), 'and no other')
+})
+
+t.test('the version is one', async t => {
+  t.equal((JSON.parse(read('package.json')) as { version: string }).version, version)
+})
+
+t.test('every folder of src has a README', async t => {
+  for (const entry of readdirSync(new URL('../../src/', import.meta.url), { withFileTypes: true }))
+    if (entry.isDirectory()) t.ok(existsSync(new URL(`../../src/${entry.name}/README.md`, import.meta.url)), entry.name)
+})
+
+t.test('links between the pages lead somewhere', async t => {
+  for (const page of [
+    'README.md',
+    'CONTRIBUTING.md',
+    ...readdirSync(new URL('../../docs/', import.meta.url)).map(name => `docs/${name}`),
+  ])
+    for (const [, target] of read(page).matchAll(/\]\(([^)#:]+)\)/g)) {
+      const folder = page.includes('/') ? page.slice(0, page.lastIndexOf('/') + 1) : ''
+      t.ok(existsSync(new URL(`../../${folder}${target}`, import.meta.url)), `${page}: ${target}`)
+    }
+})
