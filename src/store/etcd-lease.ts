@@ -1,60 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-// A lease in etcd, kept alive by unary-like rounds on the keep-alive stream of our own. The package's lease says `lost`
-// only at 2.7 times the TTL; here our monotonic clock decides.
-import type { Etcd3 } from 'etcd3'
+// A lease in etcd, renewed by single rounds on a keep-alive stream of our own. The package's lease says `lost` only at
+// 2.7 times the TTL; here our monotonic clock decides, counted from when the last good renewal was asked for.
 import { type Clock, sleep } from '../base/clock.ts'
+import type { Member, Members } from './etcd-client.ts'
 import type { Lease } from './store.ts'
 
-export const openLease = async (
-  client: Etcd3,
-  ttlMs: number,
-  clock: Clock,
-  limit: <T>(work: () => Promise<T>) => Promise<T>,
-): Promise<Lease> => {
-  const ttl = Math.max(1, Math.ceil(ttlMs / 1000))
-  const { ID: id } = await limit(() => client.leaseClient.leaseGrant({ TTL: ttl, ID: 0 }))
+export interface LeaseParts {
+  readonly members: Members
+  readonly clock: Clock
+  /** The granted lease. */
+  readonly id: string
+  readonly ttlMs: number
+  /** Monotonic time of the request for it. */
+  readonly askedAt: number
+  revoke(): Promise<void>
+}
+
+export const keepLease = ({ members, clock, id, ttlMs, askedAt, revoke }: LeaseParts): Lease => {
   const stop = new AbortController()
   const lost = Promise.withResolvers<void>()
-  let renewed = clock.monotonic()
-
-  /** One renewal on a stream of its own; true: the server still has the lease. */
-  const renew = async (): Promise<boolean> => {
-    const stream = await client.leaseClient.leaseKeepAlive()
-    try {
-      return await new Promise<boolean>((resolve, reject) => {
-        stream.on('data', answer => resolve(Number(answer.TTL) > 0))
-        stream.on('error', reject)
-        stream.on('end', () => reject(new Error('the stream ended')))
-        stream.write({ ID: id })
-      })
-    } finally {
-      stream.on('error', () => {})
-      stream.end()
-    }
-  }
+  let expires = askedAt + ttlMs
+  let closing: Promise<void> | undefined
 
   const keep = async (): Promise<void> => {
-    while (!stop.signal.aborted) {
-      await sleep(clock, (ttl * 1000) / 3, stop.signal)
+    for (let wait = ttlMs / 3; ; ) {
+      await sleep(clock, Math.min(wait, Math.max(0, expires - clock.monotonic())), stop.signal)
       const asked = clock.monotonic()
-      const answer = await Promise.race([
-        renew().catch(() => undefined),
-        sleep(clock, (ttl * 1000) / 3, stop.signal).then(() => undefined),
-      ])
-      if (answer === true) renewed = asked
-      else if (answer === false || clock.monotonic() - renewed > ttl * 1000) return lost.resolve()
+      if (asked >= expires) return lost.resolve()
+      const member = members.current()
+      const timeoutMs = Math.min(Math.max(500, ttlMs / 4), expires - asked)
+      const there = await renew(member, id, clock, timeoutMs, stop.signal).catch(() => undefined)
+      if (stop.signal.aborted) return
+      if (there === false) return lost.resolve()
+      if (there) {
+        expires = asked + ttlMs
+        wait = ttlMs / 3
+      } else {
+        members.passOver(member)
+        wait = ttlMs / 20
+      }
     }
   }
-  const keeping = keep().catch(() => {})
+  const keeping = keep().catch(() => {}) // only by close
 
   return {
     id,
     lost: lost.promise,
-    async close() {
-      if (stop.signal.aborted) return
-      stop.abort(new Error('closed'))
-      await keeping
-      await limit(() => client.leaseClient.leaseRevoke({ ID: id })).catch(() => {})
+    close() {
+      closing ??= (async () => {
+        stop.abort(new Error('closed'))
+        await keeping
+        await revoke().catch(() => {}) // it ends by itself
+      })()
+      return closing
     },
+  }
+}
+
+/** true: renewed; false: the server does not have it any more. Rejects without an answer. */
+const renew = async (
+  { client }: Member,
+  id: string,
+  clock: Clock,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<boolean> => {
+  const stream = await client.leaseClient.leaseKeepAlive()
+  const answer = Promise.withResolvers<boolean>()
+  const timer = clock.after(timeoutMs, () => answer.reject(new Error('no answer')))
+  const onAbort = (): void => answer.reject(signal.reason as Error)
+  signal.addEventListener('abort', onAbort, { once: true })
+  stream.on('data', ({ TTL }) => answer.resolve(BigInt(TTL) > 0n))
+  stream.on('error', answer.reject) // stays: a cancelled stream has a last word
+  stream.on('end', () => answer.reject(new Error('the stream ended')))
+  stream.write({ ID: id })
+  try {
+    return await answer.promise
+  } finally {
+    timer.cancel()
+    signal.removeEventListener('abort', onAbort)
+    stream.cancel()
   }
 }

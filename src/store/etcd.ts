@@ -1,174 +1,167 @@
 // SPDX-License-Identifier: Apache-2.0
-// The store on etcd 3.4 or later: revisions stay text until they are bigint, commits are one transaction, and what has
+// The store on etcd 3.4 or later: revisions stay text until they are bigint, a commit is one transaction, and what has
 // no answer is unknown, never repeated here.
-import type { Etcd3 } from 'etcd3'
-import { type Clock, sleep } from '../base/clock.ts'
-import { ConflictError, describe, WeftError } from '../base/errors.ts'
+import type { Clock } from '../base/clock.ts'
+import { ConflictError, describe } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { endOf, entryOf, limited, openEtcdClient, type TlsFiles, unavailable } from './etcd-client.ts'
-import { openLease } from './etcd-lease.ts'
-import { type CallOptions, type Compare, type Entry, limits, type Store, type Write } from './store.ts'
+import { checkCommit, checkLease, closedError } from './call.ts'
+import { type CallParts, callEtcd, unavailable, type Work } from './etcd-call.ts'
+import { endOf, entryOf, openMembers } from './etcd-client.ts'
+import { keepLease } from './etcd-lease.ts'
+import { readTls, type TlsFiles } from './etcd-tls.ts'
+import { knownProblems } from './etcd-version.ts'
+import type { CallOptions, Compare, Entry, Lease, Store, Write } from './store.ts'
 import { watchPrefix } from './watch.ts'
 
 export interface EtcdOptions {
-  /** http://HOST:PORT, or https:// with tls. */
+  /** http://HOST:PORT, or https:// with tls. One client each; the next takes over when one does not answer. */
   readonly endpoints: readonly string[]
   /** Begins and ends with a slash; all keys live below it. */
   readonly prefix: string
   readonly tls?: TlsFiles
   readonly log: Log
   readonly clock: Clock
-  /** Counts differences that the audit of the watch found and repaired. */
+  /** Differences that the audit of a watch found and repaired: weft_store_audit_repairs_total, must stay 0. */
   readonly onAuditRepair?: (count: number) => void
 }
 
 const page = 1000
+const revokeMs = 1000
 
+/** Does not wait for the server. Throws INVALID for a certificate file that cannot be used. */
 export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
   const { endpoints, prefix, tls, log, clock } = options
-  const client: Etcd3 = openEtcdClient(endpoints, tls)
   const stop = new AbortController()
-  const leases = new Set<{ close(): Promise<void> }>()
+  const members = openMembers(endpoints, tls && readTls(tls, clock.now()))
+  const leases = new Set<Lease>()
+  const parts: CallParts = { members, tls, clock, stop: stop.signal }
+  const read = <T>(what: string, call: CallOptions | undefined, work: Work<T>): Promise<T> =>
+    callEtcd(parts, what, call, true, work)
+  const write = <T>(what: string, call: CallOptions | undefined, work: Work<T>): Promise<T> =>
+    callEtcd(parts, what, call, false, work)
+  let closing: Promise<void> | undefined
 
-  /** Reads may be repeated until the deadline: after a restart of the server the package refuses for up to 5 s. */
-  const read = async <T>(what: string, call: CallOptions | undefined, work: () => Promise<T>): Promise<T> => {
-    try {
-      return await limited(withStop(call), async () => {
-        for (;;) {
-          try {
-            return await work()
-          } catch (error) {
-            if (!transient(error) || stop.signal.aborted || call?.signal?.aborted) throw error
-            await sleep(clock, 100, stop.signal)
-          }
-        }
-      })
-    } catch (error) {
-      throw failure(what, error, call)
-    }
-  }
+  /** Nothing is stored under the prefix itself: this reads the header, and the header is linearizable. */
+  const header = (what: string, call: CallOptions | undefined) =>
+    read(what, call, async (client, attempt) => {
+      const { header } = await client.kv.range({ key: Buffer.from(prefix) }, attempt)
+      return { engine: header.cluster_id, revision: BigInt(header.revision) }
+    })
 
-  const withStop = (call: CallOptions | undefined): CallOptions => ({
-    ...call,
-    signal: call?.signal ? AbortSignal.any([call.signal, stop.signal]) : stop.signal,
-  })
-
-  const failure = (what: string, error: unknown, call: CallOptions | undefined): unknown => {
-    if (error instanceof WeftError) return error
-    if (call?.signal?.aborted) return call.signal.reason
-    return unavailable(what, error, tls)
-  }
-
-  const store: Store = {
-    identity: call =>
-      read('identity', call, async () => {
-        const status = await client.maintenance.status()
-        return {
-          engine: String(status.header.cluster_id),
-          version: `etcd ${status.version}`,
-          revision: BigInt(status.header.revision),
-        }
-      }),
-    get: (key, call) =>
-      read(`get ${key}`, call, async () => {
-        const { kvs } = await client.kv.range({ key: Buffer.from(prefix + key) })
-        return kvs[0] && entryOf(prefix, kvs[0])
-      }),
-    list: (part, call) =>
-      read(`list ${part}`, call, async () => {
-        const entries: Entry[] = []
-        let key = Buffer.from(prefix + part)
-        const end = endOf(key)
-        let at: string | undefined
-        for (;;) {
-          const answer = await client.kv.range({ key, range_end: end, limit: page, ...(at ? { revision: at } : {}) })
-          at ??= answer.header.revision
-          for (const kv of answer.kvs) entries.push(entryOf(prefix, kv))
-          if (!answer.more) return { entries, revision: BigInt(at) }
-          key = Buffer.concat([answer.kvs.at(-1)!.key, Buffer.from([0])])
-        }
-      }),
-    async commit(compares, writes, call) {
-      check(writes)
-      let answer: Awaited<ReturnType<typeof client.kv.txn>>
-      try {
-        answer = await limited(withStop(call), () =>
-          client.kv.txn({
-            compare: compares.map(compare => comparison(prefix, compare)),
-            success: writes.map(write => request(prefix, write)),
-            failure: [],
-          }),
-        )
-      } catch (error) {
-        throw failure('commit', error, call)
+  const list = (part: string, call: CallOptions | undefined, past?: bigint) =>
+    read(`list ${part}`, call, async (client, attempt) => {
+      const entries: Entry[] = []
+      let key = Buffer.from(prefix + part)
+      const range_end = endOf(key)
+      let at = past?.toString()
+      for (;;) {
+        const revision = at === undefined ? {} : { revision: at }
+        const answer = await client.kv.range({ key, range_end, limit: page, ...revision }, attempt)
+        at ??= answer.header.revision
+        for (const kv of answer.kvs) entries.push(entryOf(prefix, kv))
+        if (!answer.more) return { entries, revision: BigInt(at) }
+        key = Buffer.concat([answer.kvs.at(-1)!.key, Buffer.from([0])])
       }
+    })
+
+  const lease = async (ttlMs: number, call: CallOptions | undefined): Promise<Lease> => {
+    checkLease(ttlMs)
+    const TTL = Math.ceil(ttlMs / 1000)
+    const askedAt = clock.monotonic()
+    const granted = await write('lease', call, (client, attempt) => client.leaseClient.leaseGrant({ TTL }, attempt))
+    const { ID } = granted
+    const kept = keepLease({
+      members,
+      clock,
+      id: ID,
+      ttlMs: Number(granted.TTL) * 1000, // the server may give more
+      askedAt,
+      async revoke() {
+        leases.delete(kept)
+        await read('revoke', { timeoutMs: revokeMs }, (client, attempt) =>
+          client.leaseClient.leaseRevoke({ ID }, attempt),
+        )
+      },
+    })
+    leases.add(kept)
+    void kept.lost.then(() => leases.delete(kept))
+    return kept
+  }
+
+  const closeAll = async (): Promise<void> => {
+    await Promise.all([...leases].map(kept => kept.close()))
+    stop.abort(closedError())
+    members.close()
+  }
+
+  const greet = async (): Promise<void> => {
+    const version = await versionOf({ timeoutMs: 3000 })
+    const problems = knownProblems(version)
+    if (problems.length === 0) log.info({ version }, 'store: etcd')
+    else log.warn({ version, problems }, 'store: etcd has known faults, a later one is advised')
+  }
+  const versionOf = (call: CallOptions | undefined): Promise<string> =>
+    read('status', call, async (client, attempt) => (await client.maintenance.status(attempt)).version)
+
+  const refuseClosed = (): void => {
+    if (closing) throw closedError()
+  }
+
+  greet().catch(error => {
+    if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'store not reached yet')
+  })
+  return {
+    async identity(call) {
+      refuseClosed()
+      const [{ engine, revision }, version] = await Promise.all([header('identity', call), versionOf(call)])
+      return { engine, version: `etcd ${version}`, revision }
+    },
+    async get(key, call) {
+      refuseClosed()
+      return read(`get ${key}`, call, async (client, attempt) => {
+        const { kvs } = await client.kv.range({ key: Buffer.from(prefix + key) }, attempt)
+        return kvs[0] && entryOf(prefix, kvs[0])
+      })
+    },
+    async list(part, call) {
+      refuseClosed()
+      return list(part, call)
+    },
+    async commit(compares, writes, call) {
+      refuseClosed()
+      checkCommit(compares, writes)
+      const transaction = {
+        compare: compares.map(compare => comparison(prefix, compare)),
+        success: writes.map(one => request(prefix, one)),
+        failure: [],
+      }
+      const answer = await write('commit', call, (client, attempt) => client.kv.txn(transaction, attempt))
       if (!answer.succeeded)
         throw new ConflictError(`somebody else changed ${compares.map(compare => compare.key).join(', ')}`)
       return BigInt(answer.header.revision)
     },
     watch: (part, signal) =>
       watchPrefix({
-        client,
+        members,
         prefix,
         part,
-        list: (where, call) => store.list(where, call),
-        unavailable: cause => (cause instanceof WeftError ? cause : unavailable('watch', cause, tls)),
+        list,
+        head: async call => (await header('watch', call)).revision,
+        unavailable: cause => unavailable('watch', cause, tls, clock.now()),
         signal: AbortSignal.any([signal, stop.signal]),
         clock,
         log,
         onAuditRepair: options.onAuditRepair ?? (() => {}),
       }),
     async lease(ttlMs, call) {
-      const lease = await openLease(client, ttlMs, clock, async work => {
-        try {
-          return await limited(withStop(call), work)
-        } catch (error) {
-          throw failure('lease', error, call)
-        }
-      })
-      leases.add(lease)
-      void lease.lost.then(() => leases.delete(lease))
-      return lease
+      refuseClosed()
+      return lease(ttlMs, call)
     },
-    async close() {
-      stop.abort(new WeftError('CANCELLED', 'the store is closed'))
-      for (const lease of leases) await lease.close()
-      client.close()
+    close() {
+      closing ??= closeAll()
+      return closing
     },
   }
-  void store
-    .identity({ timeoutMs: 3000 })
-    .then(({ version }) => {
-      const [, major, minor, patch] = /(\d+)\.(\d+)\.(\d+)/.exec(version)?.map(Number) ?? []
-      const good =
-        (major === 3 &&
-          ((minor === 4 && patch! >= 36) || (minor === 5 && patch! >= 33) || (minor === 6 && patch! >= 14))) ||
-        (major ?? 0) > 3
-      if (good) log.info({ version }, 'store')
-      else
-        log.warn(
-          { version, advice: '3.4.36, 3.5.33, 3.6.14 or later: this one has known watch and authorization bugs' },
-          'store',
-        )
-    })
-    .catch(error => {
-      if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'store not reached yet')
-    })
-  return store
-}
-
-/** Connection trouble that passes; answers of the server are not. */
-const transient = (error: unknown): boolean =>
-  /unavailable|no connection|ECONNREFUSED|ECONNRESET|breaker|leader changed|GOAWAY|dropped|timed? ?out/i.test(
-    describe(error),
-  ) || (error as { name?: string }).name === 'BrokenCircuitError'
-
-const check = (writes: readonly Write[]): void => {
-  if (writes.length > limits.writesPerCommit)
-    throw new WeftError('INVALID', `a commit has ${writes.length} writes, at most ${limits.writesPerCommit} fit`)
-  for (const write of writes)
-    if (write.kind === 'put' && Buffer.byteLength(write.value) > limits.valueBytes)
-      throw new WeftError('INVALID', `the value of ${write.key} is larger than ${limits.valueBytes} bytes`)
 }
 
 const comparison = (prefix: string, compare: Compare) => {

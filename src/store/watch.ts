@@ -2,19 +2,31 @@
 // Our own list-and-watch loop on etcd's raw watch stream. The package's Watcher resumes from the revision in an
 // answer's *header*, the store's present, and so loses what the catch-up had not delivered yet; we resume from the last
 // event that we really saw. Compacted away, or cancelled: list again, and tell the difference.
-import type { Etcd3, IWatchResponse } from 'etcd3'
+//
+// A member cut off from the others keeps its streams open and says nothing. So a quiet stream is checked: a
+// linearizable read says where the cluster is, and the member must show that it has come as far.
+import { GRPCOutOfRangeError, type IEvent } from 'etcd3'
 import { backoff } from '../base/backoff.ts'
 import { type Clock, sleep } from '../base/clock.ts'
 import { describe } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { endOf, entryOf } from './etcd-client.ts'
+import { entryOf, type Member, type Members } from './etcd-client.ts'
 import type { CallOptions, Change, Entry, WatchEvent } from './store.ts'
+import { openWatchStream } from './watch-stream.ts'
 
 export interface WatchParts {
-  readonly client: Etcd3
+  readonly members: Members
+  /** Of the store, and of this watch below it. */
   readonly prefix: string
   readonly part: string
-  readonly list: (part: string, options?: CallOptions) => Promise<{ entries: readonly Entry[]; revision: bigint }>
+  /** All entries below `part`, at the present or a past revision. */
+  readonly list: (
+    part: string,
+    options: CallOptions,
+    at?: bigint,
+  ) => Promise<{ entries: readonly Entry[]; revision: bigint }>
+  /** Where the cluster is: linearizable, from any member. */
+  readonly head: (options: CallOptions) => Promise<bigint>
   readonly unavailable: (cause: unknown) => Error
   readonly signal: AbortSignal
   readonly clock: Clock
@@ -23,179 +35,198 @@ export interface WatchParts {
 }
 
 const auditEveryMs = 10 * 60_000
-/** Without a word for this long the stream is asked for progress; without an answer it is given up. */
+const auditAgainMs = 60_000
+/** Without a word for this long the stream is checked. */
 const silenceMs = 5000
+/** How long a member may take to make the watch, and to come as far as the cluster. */
+const proofMs = 3000
+/** While something is expected the stream is asked this often; so long without a word after proof: caught up. */
+const quietMs = 250
+const listMs = { first: 5000, most: 60_000 }
 
+/** The connection stands, the member does not do its part: that is an outage at once, a cut may heal. */
+class SilentMember extends Error {}
+
+interface Progress {
+  /** key → mod revision: what the consumer has been told. */
+  readonly told: Map<string, bigint>
+  /** Up to and with this the consumer knows everything; undefined: nothing yet. */
+  revision: bigint | undefined
+  listed: boolean
+  /** `unavailable` was told. */
+  down: boolean
+  auditAt: number
+  /** Failures since the last proof. */
+  strikes: number
+}
+
+/** Ends when the signal aborts; never throws for an unreachable store. */
 export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<WatchEvent> {
-  const { signal, clock, log } = parts
-  const mirror = new Map<string, bigint>() // key → mod revision, what the consumer has been told
-  const retry = backoff(50, 2000)
-  let revision: bigint | undefined // up to and with this the consumer knows everything
-  let down = false
-  let audit = clock.monotonic() + auditEveryMs
-  const relist = async (): Promise<WatchEvent> => {
-    const { entries, revision: at } = await parts.list(parts.part, { signal })
-    const first = revision === undefined
-    const changes = difference(mirror, entries)
-    revision = at
-    audit = clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
-    return first
-      ? { kind: 'snapshot', entries, revision: at }
-      : { kind: 'changes', changes, revision: at, relisted: true }
+  const { members, signal, clock, log } = parts
+  const progress: Progress = {
+    told: new Map(),
+    revision: undefined,
+    listed: false,
+    down: false,
+    auditAt: 0,
+    strikes: 0,
   }
-  let listed = false
+  const retry = backoff(50, 2000)
   while (!signal.aborted) {
+    const member = members.current()
     try {
-      if (!listed) {
-        const event = await relist()
-        listed = true
-        if (down) yield { kind: 'available' }
-        down = false
-        if (event.kind !== 'changes' || event.changes.length > 0) yield event
-      }
-      for await (const answer of follow(parts, revision! + 1n)) {
-        if (answer === 'created') {
-          retry.reset()
-          if (down) yield { kind: 'available' }
-          down = false
-          continue
-        }
-        if (answer === 'compacted') {
-          listed = false
-          break
-        }
-        const changes = take(mirror, parts, answer, revision!)
-        if (changes.length > 0) {
-          revision = BigInt(answer.events.at(-1)!.kv.mod_revision)
-          yield { kind: 'changes', changes, revision, relisted: false }
-        } else if (answer.events.length === 0) revision = BigInt(answer.header.revision)
-        if (clock.monotonic() > audit) {
-          const event = await relist()
-          if (event.kind === 'changes' && event.changes.length > 0) {
-            log.error({ changes: event.changes.length }, 'the watch had missed changes: repaired')
-            parts.onAuditRepair(event.changes.length)
-            yield event
-          }
-          break // the stream began before the list: begin anew after it
-        }
-      }
+      if (!progress.listed) yield* listAgain(parts, progress)
+      if (progress.strikes === 0) retry.reset()
+      yield* attend(parts, progress, member)
     } catch (error) {
       if (signal.aborted) return
-      const wait = retry.next()
-      // a cut that heals at once is no outage worth telling
-      if (!down && wait > 100) {
-        down = true
+      members.passOver(member)
+      progress.strikes++
+      log.debug({ err: describe(error), endpoint: member.endpoint }, 'watch broke off')
+      const outage = progress.strikes > 1 || progress.revision === undefined || error instanceof SilentMember
+      if (outage && !progress.down) {
+        progress.down = true
         yield { kind: 'unavailable', error: parts.unavailable(error) }
       }
-      log.debug({ err: describe(error) }, 'watch broke off')
-      await sleep(clock, wait, signal).catch(() => {})
+      await sleep(clock, progress.strikes === 0 ? 0 : retry.next(), signal).catch(() => {})
     }
   }
 }
 
-/** New list against what was told; the map becomes the list. */
-const difference = (mirror: Map<string, bigint>, entries: readonly Entry[]): Change[] => {
+const listAgain = async function* (parts: WatchParts, progress: Progress): AsyncGenerator<WatchEvent> {
+  const timeoutMs = Math.min(listMs.first * 2 ** progress.strikes, listMs.most)
+  const { entries, revision } = await parts.list(parts.part, { signal: parts.signal, timeoutMs })
+  const first = progress.revision === undefined
+  const changes = differences(progress.told, entries)
+  progress.revision = revision
+  progress.listed = true
+  progress.auditAt = parts.clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
+  if (first) yield { kind: 'snapshot', entries, revision }
+  else if (changes.length > 0) yield { kind: 'changes', changes, revision, relisted: true }
+}
+
+/** One stream from the revision on. Returns when a new list is needed, throws when the stream is no good. */
+const attend = async function* (
+  parts: WatchParts,
+  progress: Progress,
+  { client, endpoint }: Member,
+): AsyncGenerator<WatchEvent> {
+  const { prefix, part, signal, clock, log } = parts
+  const key = Buffer.from(prefix + part)
+  const stream = await openWatchStream(client, key, progress.revision! + 1n, clock, signal)
+  let proven = false
+  let head = 0n // what the member must have
+  let proofBy: number | undefined = clock.monotonic() + proofMs
+  try {
+    for (let created = false; ; ) {
+      const message = await stream.next(proofBy !== undefined || progress.down ? quietMs : silenceMs)
+      switch (message?.kind) {
+        case 'created':
+          created = true
+          break
+        case 'events': {
+          const changes = take(progress, prefix, message.events)
+          if (changes.length > 0) yield { kind: 'changes', changes, revision: progress.revision!, relisted: false }
+          break
+        }
+        case 'progress':
+          if (message.revision > progress.revision!) progress.revision = message.revision
+          break
+        case 'member':
+          if (proofBy === undefined || message.revision < head) break
+          proofBy = undefined
+          proven = true
+          progress.strikes = 0
+          break
+        case 'compacted':
+          log.info({ revision: String(progress.revision) }, 'history compacted while away: listing again')
+          progress.listed = false
+          return
+        case 'cancelled':
+          progress.listed = false
+          throw new Error(`etcd cancelled the watch: ${message.reason}`)
+      }
+      const now = clock.monotonic()
+      if (proofBy !== undefined && now > proofBy)
+        throw new SilentMember(
+          created ? `${endpoint} is behind the cluster, or silent` : `${endpoint} does not begin the watch`,
+        )
+      const due = message?.kind === 'created' || (message === undefined && proofBy === undefined && !progress.down)
+      if (due) {
+        head = await parts.head({ signal }).catch(error => {
+          throw new SilentMember('no linearizable read', { cause: error })
+        })
+        proofBy = clock.monotonic() + proofMs
+      }
+      if (created && proofBy !== undefined && (due || message === undefined)) stream.ask()
+      if (progress.down && proven && (message === undefined || progress.revision! >= head)) {
+        progress.down = false
+        yield { kind: 'available' }
+      }
+      if (now >= progress.auditAt && proven) {
+        yield* audit(parts, progress)
+        if (!progress.listed) return
+      }
+    }
+  } finally {
+    stream.close()
+  }
+}
+
+/** Reads what the consumer should know, at exactly the revision it is at, and tells what it does not. */
+const audit = async function* (parts: WatchParts, progress: Progress): AsyncGenerator<WatchEvent> {
+  const { part, signal, clock, log } = parts
+  const revision = progress.revision!
+  progress.auditAt = clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
+  let entries: readonly Entry[]
+  try {
+    entries = (await parts.list(part, { signal, timeoutMs: listMs.most }, revision)).entries
+  } catch (error) {
+    if (signal.aborted) throw error
+    progress.auditAt = clock.monotonic() + auditAgainMs
+    // nothing happened here for so long that the revision is history: begin at a younger one
+    if (error instanceof Error && error.cause instanceof GRPCOutOfRangeError) progress.listed = false
+    else log.warn({ err: describe(error) }, 'audit of the watch put off')
+    return
+  }
+  const changes = differences(progress.told, entries)
+  if (changes.length === 0) return
+  log.error({ changes: changes.length, key: changes[0]?.key }, 'the watch had missed changes: repaired')
+  parts.onAuditRepair(changes.length)
+  yield { kind: 'changes', changes, revision, relisted: true }
+}
+
+/** New list against what was told, which becomes the list. */
+const differences = (told: Map<string, bigint>, entries: readonly Entry[]): Change[] => {
   const changes: Change[] = []
-  const gone = new Set(mirror.keys())
+  const gone = new Set(told.keys())
   for (const entry of entries) {
     gone.delete(entry.key)
-    if (mirror.get(entry.key) === entry.revision) continue
-    mirror.set(entry.key, entry.revision)
+    if (told.get(entry.key) === entry.revision) continue
+    told.set(entry.key, entry.revision)
     changes.push({ key: entry.key, entry })
   }
   for (const key of gone) {
-    mirror.delete(key)
+    told.delete(key)
     changes.push({ key, entry: undefined })
   }
   return changes
 }
 
-const take = (mirror: Map<string, bigint>, { prefix }: WatchParts, answer: IWatchResponse, after: bigint): Change[] => {
+const take = (progress: Progress, prefix: string, events: readonly IEvent[]): Change[] => {
   const changes: Change[] = []
-  for (const { type, kv } of answer.events) {
-    if (BigInt(kv.mod_revision) <= after) continue
+  const before = progress.revision!
+  for (const { type, kv } of events) {
     const entry = entryOf(prefix, kv)
+    if (entry.revision <= before) continue // sent twice
+    progress.revision = entry.revision
     if (String(type) === 'Delete') {
-      mirror.delete(entry.key)
+      progress.told.delete(entry.key)
       changes.push({ key: entry.key, entry: undefined })
     } else {
-      mirror.set(entry.key, entry.revision)
+      progress.told.set(entry.key, entry.revision)
       changes.push({ key: entry.key, entry })
     }
   }
   return changes
-}
-
-/** Answers of one stream from a revision on, fragments joined. Ends only by throwing, abort or compaction. */
-const follow = async function* (
-  parts: WatchParts,
-  from: bigint,
-): AsyncGenerator<IWatchResponse | 'created' | 'compacted'> {
-  const { client, prefix, part, signal, clock } = parts
-  const stream = await client.watchClient.watch()
-  const queue: IWatchResponse[] = []
-  let failed: Error | undefined
-  let wake = Promise.withResolvers<void>()
-  let heard = clock.monotonic()
-  const fail = (error: Error): void => {
-    failed ??= error
-    wake.resolve()
-  }
-  stream.on('data', answer => {
-    heard = clock.monotonic()
-    queue.push(answer)
-    wake.resolve()
-  })
-  stream.on('error', fail)
-  stream.on('end', () => fail(new Error('the stream ended')))
-  const onAbort = (): void => fail(signal.reason as Error)
-  signal.addEventListener('abort', onAbort, { once: true })
-  const pulse = setInterval(() => {
-    const silent = clock.monotonic() - heard
-    if (silent > 2 * silenceMs) fail(new Error('etcd has gone silent'))
-    else if (silent > silenceMs) stream.write({ progress_request: {} })
-  }, silenceMs / 2)
-  try {
-    const key = Buffer.from(prefix + part)
-    stream.write({
-      create_request: {
-        key,
-        range_end: endOf(key),
-        start_revision: String(from),
-        progress_notify: true,
-        fragment: true,
-      },
-    })
-    let parted: IWatchResponse | undefined
-    for (;;) {
-      if (signal.aborted) return
-      const answer = queue.shift()
-      if (!answer) {
-        if (failed) throw failed
-        wake = Promise.withResolvers()
-        await wake.promise
-        continue
-      }
-      if (answer.canceled) {
-        if (BigInt(answer.compact_revision ?? 0) > 0n) {
-          yield 'compacted'
-          return
-        }
-        throw new Error(`etcd cancelled the watch: ${answer.cancel_reason || 'no reason given'}`)
-      }
-      if (answer.created) {
-        yield 'created'
-        continue
-      }
-      if (parted) answer.events.unshift(...parted.events)
-      parted = answer.fragment ? answer : undefined
-      if (!parted) yield answer
-    }
-  } finally {
-    clearInterval(pulse)
-    signal.removeEventListener('abort', onAbort)
-    stream.on('error', () => {})
-    stream.end()
-    ;(stream as unknown as { cancel?(): void }).cancel?.()
-  }
 }
