@@ -59,7 +59,7 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
         const answer = await client.kv.range({ key, range_end, limit: page, ...revision }, attempt)
         at ??= answer.header.revision
         for (const kv of answer.kvs) entries.push(entryOf(prefix, kv))
-        if (!answer.more) return { entries, revision: BigInt(at) }
+        if (!answer.more) return { entries, revision: BigInt(at), engine: answer.header.cluster_id }
         key = Buffer.concat([answer.kvs.at(-1)!.key, Buffer.from([0])])
       }
     })
@@ -146,7 +146,7 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
         prefix,
         part,
         list,
-        head: async call => (await header('watch', call)).revision,
+        head: call => header('watch', call),
         unavailable: cause => unavailable('watch', cause, tls, clock.now()),
         signal: AbortSignal.any([signal, stop.signal]),
         clock,

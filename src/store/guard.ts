@@ -1,223 +1,215 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does not believe a store that was emptied, restored from an older copy, or swapped for another: for the rest of weft
-// it is then unreachable, loudly, until an operator accepts it. What was believed last is kept on disk, so that a start
-// without a store begins from there.
-import { join } from 'node:path'
-import type { Clock } from '../base/clock.ts'
-import { sleep } from '../base/clock.ts'
-import { describe, WeftError } from '../base/errors.ts'
-import { readIfPresent, writeDurably } from '../base/file.ts'
+// it is then unreachable, loudly, until an operator accepts it, or the right one comes back. One watch of the store
+// feeds all watches of the guard; they go on from what was believed last, which is kept on disk.
+import { type Clock, sleep } from '../base/clock.ts'
+import { codeOf, describe, WeftError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
+import { afterChanges, clusterId, differencesTo, doubt, type Look, type Pins, sweeping } from './belief.ts'
+import { callMs, closedError, limited } from './call.ts'
+import { openGuardDisk } from './guard-disk.ts'
+import { openHub } from './hub.ts'
 import { keys } from './keys.ts'
-import type { Change, Entry, Store, WatchEvent } from './store.ts'
+import type { CallOptions, Change, Entry, Store } from './store.ts'
 
 export interface GuardedStore extends Store {
-  /** Believe the store as it is now. */
+  /** Believe the doubted store as it is now. Resolves when the old pins are forgotten; nothing to do when none is. */
   accept(): Promise<void>
 }
 
 export interface GuardOptions {
-  /** Where pins and the last believed snapshot are kept. */
+  /** Where pins and the last believed snapshot are kept; made if missing. */
   readonly dir: string
   readonly log: Log
   readonly clock: Clock
 }
 
-interface Pins {
-  readonly engine: string
-  readonly cluster: string
-  readonly revision: string
-}
+/** A doubted store is looked at again this often: the right one may come back. */
+const lookAgainMs = 5000
+const retryMs = 200
 
-/** Share of the records that a new list may take away, and the least number that the share applies to. */
-const share = 0.3
-const few = 10
-const saveEveryMs = 2000
-
+/** Owns `inner` from now on. Throws INTERNAL for pins that cannot be read. */
 export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions): Promise<GuardedStore> => {
-  const pinsPath = join(dir, 'pins.json')
-  const snapshotPath = join(dir, 'snapshot.json')
-  const text = await readIfPresent(pinsPath)
-  let pins = text === undefined ? undefined : (JSON.parse(text) as Pins)
+  const hub = openHub()
+  const stop = new AbortController()
+  const pins = (): Pins | undefined => ids && { ...ids, revision: seen }
+  const disk = await openGuardDisk({ dir, clock, log, state: () => ({ pins: pins(), believed }) })
+  const believed = new Map(disk.entries.map(entry => [entry.key, entry]))
+  let ids = disk.pins && { engine: disk.pins.engine, cluster: disk.pins.cluster }
+  let seen = disk.pins?.revision ?? 0n // highest revision of the store with these ids
+  let revision = seen // of what is believed
+  let engine: string | undefined // that was believed last in this run
+  let begun = believed.size > 0 // there is something to show
+  let decided = false // there was a verdict in this run
+  const verdict = Promise.withResolvers<void>()
   let suspicion: WeftError | undefined
+  let outage: Error | undefined = begun
+    ? new WeftError('STORE_UNAVAILABLE', 'store not reached yet: this is the state of before')
+    : undefined
   let accepted = Promise.withResolvers<void>()
-  const believed = new Map<string, Entry>(await load(snapshotPath))
-  let revision = BigInt(pins?.revision ?? 0)
-  let saved = 0
-  let saving: Promise<void> = Promise.resolve()
-  const closing = new AbortController()
+  let closing: Promise<void> | undefined
 
-  const save = (engine: string): void => {
-    const cluster = clusterId(believed.get(keys.cluster)?.value) ?? pins?.cluster
-    if (cluster === undefined) return
-    pins = { engine, cluster, revision: String(revision) }
-    const now = clock.monotonic()
-    if (now - saved < saveEveryMs) return
-    saved = now
-    const pinned = JSON.stringify(pins)
-    const list = JSON.stringify([...believed.values()].map(({ key, value, revision: r }) => [key, value, String(r)]))
-    saving = saving
-      .then(() => writeDurably(snapshotPath, list))
-      .then(() => writeDurably(pinsPath, pinned))
-      .catch(error => log.error({ err: describe(error) }, 'last believed state not written'))
-  }
-
-  const suspect = (why: string): WeftError =>
-    new WeftError('STORE_SUSPECT', `the store is not believed: ${why}. If this is meant, type weft store accept`)
-
-  /** Why a listed state is not to be believed; undefined: it is. */
-  const doubt = async (entries: readonly Entry[], at: bigint): Promise<string | undefined> => {
-    if (!pins) return undefined
-    const { engine } = await inner.identity()
-    const cluster = clusterId(entries.find(entry => entry.key === keys.cluster)?.value)
-    if (cluster === undefined) return `it is empty, it held cluster ${pins.cluster.slice(0, 8)}`
-    if (cluster !== pins.cluster)
-      return `it holds another cluster, ${cluster.slice(0, 8)} instead of ${pins.cluster.slice(0, 8)}`
-    if (engine !== pins.engine)
-      return `it is another etcd (${engine} instead of ${pins.engine}), perhaps restored from a copy`
-    if (at < revision) return `its revision went back from ${revision} to ${at}: restored from an older copy`
-    return tooMuchGone(believed, entries)
-  }
+  const show = (): void => hub.outage(suspicion ?? outage)
 
   const take = (changes: readonly Change[], at: bigint): void => {
     for (const { key, entry } of changes) {
       if (entry) believed.set(key, entry)
       else believed.delete(key)
     }
-    if (at > revision) revision = at
+    revision = at
+    see(at)
+    const cluster = clusterId(believed.get(keys.cluster))
+    if (engine !== undefined && cluster !== undefined) ids = { engine, cluster }
+  }
+  const see = (at: bigint): void => {
+    if (at > seen) seen = at
+    disk.touch()
   }
 
-  const watch = async function* (prefix: string, until: AbortSignal): AsyncGenerator<WatchEvent> {
-    const signal = AbortSignal.any([until, closing.signal])
-    let begun = false
-    if (prefix === '' && believed.size > 0) {
+  const begin = (prefix: string): { entries: readonly Entry[]; revision: bigint } => ({
+    entries: [...believed.values()]
+      .filter(entry => entry.key.startsWith(prefix))
+      .sort((a, b) => (a.key < b.key ? -1 : 1)),
+    revision,
+  })
+
+  const believe = (look: Look): void => {
+    if (suspicion) log.info({}, 'store believed again')
+    suspicion = undefined
+    engine = look.engine
+    const changes = differencesTo(believed, look.entries)
+    take(changes, look.revision)
+    if (!begun) {
       begun = true
-      yield { kind: 'snapshot', entries: [...believed.values()], revision }
-      yield {
-        kind: 'unavailable',
-        error: new WeftError('STORE_UNAVAILABLE', 'not reached yet: this is the state of before'),
+      hub.start(begin)
+    } else if (changes.length > 0) hub.tell(changes, look.revision, true)
+  }
+
+  const suspect = (why: string): void => {
+    const message = `the store is not believed: ${why}. If this is meant, type weft store accept`
+    if (suspicion?.message !== message) log.error({ why, remedy: 'weft store accept' }, 'store not believed')
+    suspicion = new WeftError('STORE_SUSPECT', message)
+  }
+
+  /** Believes a listed state, or becomes suspicious. Rejects when the store cannot be asked. */
+  const judge = async (entries: readonly Entry[], at: bigint): Promise<void> => {
+    const identity = await inner.identity({ signal: stop.signal })
+    // a commit may have been answered while the list was made: then a second look shows it
+    const newest = at < seen ? identity.revision : at
+    const why = doubt(pins(), believed, { engine: identity.engine, revision: newest, entries })
+    if (why === undefined) believe({ engine: identity.engine, revision: at, entries })
+    else suspect(why)
+    decided = true
+    verdict.resolve()
+  }
+
+  /** One watch of the inner store, until it is doubted. */
+  const follow = async (): Promise<void> => {
+    const round = new AbortController()
+    try {
+      for await (const event of inner.watch('', AbortSignal.any([stop.signal, round.signal]))) {
+        switch (event.kind) {
+          case 'unavailable':
+            outage = event.error
+            break
+          case 'available':
+            outage = undefined
+            break
+          case 'snapshot':
+            await judge(event.entries, event.revision)
+            outage = undefined
+            break
+          case 'changes':
+            if (event.relisted || sweeping(believed, event.changes))
+              await judge(afterChanges(believed, event.changes), event.revision)
+            else {
+              take(event.changes, event.revision)
+              hub.tell(event.changes, event.revision, false)
+            }
+        }
+        show()
+        if (suspicion && event.kind !== 'unavailable') return
       }
+    } finally {
+      round.abort(new Error('looking again'))
     }
-    while (!signal.aborted) {
-      const stop = new AbortController()
-      const round = AbortSignal.any([signal, stop.signal])
-      let engine = pins?.engine
-      for await (const event of inner.watch(prefix, round)) {
-        if (prefix !== '' || event.kind === 'unavailable' || event.kind === 'available') {
-          yield event
-          continue
-        }
-        if (event.kind === 'changes' && !event.relisted && !sweeping(believed, event.changes)) {
-          take(event.changes, event.revision)
-          yield event
-          if (engine !== undefined) save(engine)
-          continue
-        }
-        const entries = event.kind === 'snapshot' ? event.entries : after(believed, event.changes)
-        const why = await doubt(entries, event.revision).catch(error => describe(error))
-        if (why !== undefined) {
-          suspicion = suspect(why)
-          log.error({ err: suspicion.message }, 'store not believed')
-          yield { kind: 'unavailable', error: suspicion }
-          stop.abort(new Error('not believed'))
-          break
-        }
-        engine = (await inner.identity()).engine
-        const changes = event.kind === 'snapshot' ? differences(believed, entries) : event.changes
-        const first = event.kind === 'snapshot' && !begun
-        begun = true
-        take(changes, event.revision)
-        if (first) yield event
-        else {
-          if (event.kind === 'snapshot') yield { kind: 'available' }
-          yield { kind: 'changes', changes, revision: event.revision, relisted: true }
-        }
-        saved = 0
-        save(engine)
+  }
+
+  const run = async (): Promise<void> => {
+    show()
+    while (!stop.signal.aborted) {
+      try {
+        await follow()
+      } catch (error) {
+        if (stop.signal.aborted) return
+        if (codeOf(error) !== 'STORE_UNAVAILABLE') log.error({ err: describe(error) }, 'watch of the store failed')
+        outage = error as Error
+        show()
       }
-      if (signal.aborted) return
-      if (!suspicion) continue
-      // look again by itself too: the right store may come back
-      await Promise.race([accepted.promise, sleep(clock, 5000, signal).catch(() => {})])
-      suspicion = undefined
+      const wait = sleep(clock, suspicion ? lookAgainMs : retryMs, stop.signal).catch(() => {})
+      await Promise.race([accepted.promise, wait])
+      accepted = Promise.withResolvers()
     }
+  }
+  const running = run()
+
+  /** Waits for the first verdict where there is something to doubt. Returns what is left of the call's time. */
+  const enter = async (what: string, call: CallOptions | undefined): Promise<CallOptions | undefined> => {
+    if (closing) throw closedError()
+    let left = call
+    if (!decided && ids) {
+      const since = clock.monotonic()
+      try {
+        await limited(what, clock, stop.signal, call, () => verdict.promise)
+      } catch (error) {
+        throw outage && codeOf(error) === 'STORE_UNAVAILABLE'
+          ? new WeftError('STORE_UNAVAILABLE', `${what}: store not reached`, { cause: outage })
+          : error
+      }
+      left = { ...call, timeoutMs: Math.max(1, (call?.timeoutMs ?? callMs) - (clock.monotonic() - since)) }
+    }
+    if (suspicion) throw suspicion
+    return left
   }
 
   return {
-    identity: options => inner.identity(options),
-    get: (key, options) => (suspicion ? Promise.reject(suspicion) : inner.get(key, options)),
-    list: (prefix, options) => (suspicion ? Promise.reject(suspicion) : inner.list(prefix, options)),
-    commit: (compares, writes, options) =>
-      suspicion ? Promise.reject(suspicion) : inner.commit(compares, writes, options),
-    watch,
-    lease: (ttlMs, options) => (suspicion ? Promise.reject(suspicion) : inner.lease(ttlMs, options)),
+    async identity(call) {
+      if (closing) throw closedError()
+      return inner.identity(call)
+    },
+    async get(key, call) {
+      return inner.get(key, await enter(`get ${key}`, call))
+    },
+    async list(prefix, call) {
+      return inner.list(prefix, await enter(`list ${prefix}`, call))
+    },
+    async commit(compares, writes, call) {
+      const at = await inner.commit(compares, writes, await enter('commit', call))
+      see(at)
+      return at
+    },
+    watch: (prefix, signal) =>
+      hub.watch(prefix, AbortSignal.any([signal, stop.signal]), () => (begun ? begin(prefix) : undefined)),
+    async lease(ttlMs, call) {
+      return inner.lease(ttlMs, await enter('lease', call))
+    },
     async accept() {
-      pins = undefined
-      revision = 0n
-      await writeDurably(pinsPath, 'null')
+      if (!suspicion) return
+      ids = undefined
+      seen = 0n
+      disk.touch()
+      await disk.flush()
+      log.warn({ doubted: suspicion.message }, 'store accepted by the operator')
       accepted.resolve()
-      accepted = Promise.withResolvers()
-      log.warn({}, 'store accepted by the operator')
     },
-    async close() {
-      closing.abort(new WeftError('CANCELLED', 'the store is closed'))
-      await inner.close()
-      await saving
+    close() {
+      closing ??= (async () => {
+        await inner.close()
+        stop.abort(closedError())
+        await running
+        await disk.flush()
+      })()
+      return closing
     },
   }
-}
-
-const load = async (path: string): Promise<[string, Entry][]> => {
-  const text = await readIfPresent(path)
-  if (text === undefined) return []
-  return (JSON.parse(text) as [string, string, string][]).map(([key, value, revision]) => [
-    key,
-    { key, value, revision: BigInt(revision) },
-  ])
-}
-
-const clusterId = (value: string | undefined): string | undefined =>
-  value === undefined ? undefined : (JSON.parse(value) as { id?: string }).id
-
-const after = (believed: ReadonlyMap<string, Entry>, changes: readonly Change[]): Entry[] => {
-  const next = new Map(believed)
-  for (const { key, entry } of changes) {
-    if (entry) next.set(key, entry)
-    else next.delete(key)
-  }
-  return [...next.values()]
-}
-
-const differences = (believed: ReadonlyMap<string, Entry>, entries: readonly Entry[]): Change[] => {
-  const gone = new Set(believed.keys())
-  const changes: Change[] = []
-  for (const entry of entries) {
-    gone.delete(entry.key)
-    if (believed.get(entry.key)?.revision !== entry.revision) changes.push({ key: entry.key, entry })
-  }
-  for (const key of gone) changes.push({ key, entry: undefined })
-  return changes
-}
-
-/** Deletions that deserve the doubt of a new list: of the cluster, of a node, of many records at once. */
-const sweeping = (believed: ReadonlyMap<string, Entry>, changes: readonly Change[]): boolean => {
-  const gone = changes.filter(({ key, entry }) => !entry && counted(key) && believed.has(key))
-  return (
-    gone.some(({ key }) => key === keys.cluster || key.startsWith('nodes/')) ||
-    (gone.length >= few * share && gone.length > believed.size * share)
-  )
-}
-
-/** Presence comes and goes with leases and says nothing. */
-const counted = (key: string): boolean => !key.startsWith('presence/')
-
-const tooMuchGone = (believed: ReadonlyMap<string, Entry>, entries: readonly Entry[]): string | undefined => {
-  const there = new Set(entries.map(entry => entry.key))
-  const before = [...believed.keys()].filter(counted)
-  const nodes = before.filter(key => key.startsWith('nodes/'))
-  if (nodes.length > 0 && !nodes.some(key => there.has(key))) return 'all nodes are gone from it'
-  const gone = before.filter(key => !there.has(key)).length
-  if (before.length >= few && gone > before.length * share)
-    return `${gone} of ${before.length} records are gone from it`
-  return undefined
 }

@@ -6,7 +6,8 @@ import type { Clock } from '../base/clock.ts'
 import { endOf } from './etcd-client.ts'
 
 export type WatchMessage =
-  | { readonly kind: 'created' }
+  /** `engine`: the cluster that the member belongs to. */
+  | { readonly kind: 'created'; readonly engine: string }
   /** Events of one or more whole revisions, in order. */
   | { readonly kind: 'events'; readonly events: readonly IEvent[] }
   /** The server says that the watch has everything up to here. */
@@ -60,7 +61,7 @@ export const openWatchStream = async (
       return BigInt(answer.compact_revision) > 0n
         ? { kind: 'compacted' }
         : { kind: 'cancelled', reason: answer.cancel_reason || 'no reason given' }
-    if (answer.created) return { kind: 'created' }
+    if (answer.created) return { kind: 'created', engine: answer.header.cluster_id }
     if (BigInt(answer.watch_id) < 0n) return { kind: 'member', revision: BigInt(answer.header.revision) }
     if (answer.fragment || parts.length > 0) {
       for (const event of answer.events) parts.push(event)

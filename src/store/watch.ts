@@ -20,18 +20,24 @@ export interface WatchParts {
   readonly prefix: string
   readonly part: string
   /** All entries below `part`, at the present or a past revision. */
-  readonly list: (
-    part: string,
-    options: CallOptions,
-    at?: bigint,
-  ) => Promise<{ entries: readonly Entry[]; revision: bigint }>
+  readonly list: (part: string, options: CallOptions, at?: bigint) => Promise<Listed>
   /** Where the cluster is: linearizable, from any member. */
-  readonly head: (options: CallOptions) => Promise<bigint>
+  readonly head: (options: CallOptions) => Promise<Head>
   readonly unavailable: (cause: unknown) => Error
   readonly signal: AbortSignal
   readonly clock: Clock
   readonly log: Log
   readonly onAuditRepair: (count: number) => void
+}
+
+export interface Head {
+  /** Cluster id. */
+  readonly engine: string
+  readonly revision: bigint
+}
+
+export interface Listed extends Head {
+  readonly entries: readonly Entry[]
 }
 
 const auditEveryMs = 10 * 60_000
@@ -52,6 +58,8 @@ interface Progress {
   readonly told: Map<string, bigint>
   /** Up to and with this the consumer knows everything; undefined: nothing yet. */
   revision: bigint | undefined
+  /** Whose revision that is. */
+  engine: string
   listed: boolean
   /** `unavailable` was told. */
   down: boolean
@@ -66,6 +74,7 @@ export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<W
   const progress: Progress = {
     told: new Map(),
     revision: undefined,
+    engine: '',
     listed: false,
     down: false,
     auditAt: 0,
@@ -95,10 +104,11 @@ export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<W
 
 const listAgain = async function* (parts: WatchParts, progress: Progress): AsyncGenerator<WatchEvent> {
   const timeoutMs = Math.min(listMs.first * 2 ** progress.strikes, listMs.most)
-  const { entries, revision } = await parts.list(parts.part, { signal: parts.signal, timeoutMs })
+  const { entries, revision, engine } = await parts.list(parts.part, { signal: parts.signal, timeoutMs })
   const first = progress.revision === undefined
   const changes = differences(progress.told, entries)
   progress.revision = revision
+  progress.engine = engine
   progress.listed = true
   progress.auditAt = parts.clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
   if (first) yield { kind: 'snapshot', entries, revision }
@@ -123,6 +133,7 @@ const attend = async function* (
       switch (message?.kind) {
         case 'created':
           created = true
+          if (message.engine !== progress.engine) return swapped(parts, progress)
           break
         case 'events': {
           const changes = take(progress, prefix, message.events)
@@ -153,9 +164,11 @@ const attend = async function* (
         )
       const due = message?.kind === 'created' || (message === undefined && proofBy === undefined && !progress.down)
       if (due) {
-        head = await parts.head({ signal }).catch(error => {
+        const present = await parts.head({ signal }).catch(error => {
           throw new SilentMember('no linearizable read', { cause: error })
         })
+        if (present.engine !== progress.engine || present.revision < progress.revision!) return swapped(parts, progress)
+        head = present.revision
         proofBy = clock.monotonic() + proofMs
       }
       if (created && proofBy !== undefined && (due || message === undefined)) stream.ask()
@@ -171,6 +184,12 @@ const attend = async function* (
   } finally {
     stream.close()
   }
+}
+
+/** Another store, or an older copy, answers at this address: a watch from our revision would wait for ever. */
+const swapped = ({ log }: WatchParts, progress: Progress): void => {
+  log.warn({ engine: progress.engine, revision: String(progress.revision) }, 'another store answers: listing again')
+  progress.listed = false
 }
 
 /** Reads what the consumer should know, at exactly the revision it is at, and tells what it does not. */

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// When a store is not to be believed: pure judgement on what was believed and what a look at the store shows
+// (`docs/architecture.md`, Failure: "store empty, restored, or another one").
+import { keys } from './keys.ts'
+import type { Change, Entry } from './store.ts'
+
+/** Which store this node belongs to. */
+export interface Pins {
+  readonly engine: string
+  /** Id in the `cluster` record. */
+  readonly cluster: string
+  /** Highest seen. */
+  readonly revision: bigint
+}
+
+/** What a linearizable list shows. */
+export interface Look {
+  readonly engine: string
+  readonly revision: bigint
+  readonly entries: readonly Entry[]
+}
+
+export type Believed = ReadonlyMap<string, Entry>
+
+/** Share of the records that a list may take away, and the least number of records that the share applies to. */
+const share = 0.3
+const few = 10
+
+/** Why not to believe the look; undefined: believe it. Nothing pinned, nothing doubted. */
+export const doubt = (pins: Pins | undefined, believed: Believed, look: Look): string | undefined => {
+  if (!pins) return undefined
+  const cluster = clusterId(look.entries.find(entry => entry.key === keys.cluster))
+  if (look.entries.length === 0) return `it is empty, it held cluster ${short(pins.cluster)}`
+  if (cluster === undefined) return `it has no readable cluster record, it held cluster ${short(pins.cluster)}`
+  if (cluster !== pins.cluster) return `it holds cluster ${short(cluster)} instead of ${short(pins.cluster)}`
+  if (look.engine !== pins.engine)
+    return `it is engine ${look.engine} instead of ${pins.engine}, perhaps restored from a copy`
+  if (look.revision < pins.revision)
+    return `its revision went back from ${pins.revision} to ${look.revision}, perhaps restored from an older copy`
+  return tooMuchGone(believed, look.entries)
+}
+
+const tooMuchGone = (believed: Believed, entries: readonly Entry[]): string | undefined => {
+  const there = new Set(entries.map(entry => entry.key))
+  const before = [...believed.keys()].filter(counted)
+  const nodes = before.filter(isNode)
+  if (nodes.length > 0 && !nodes.some(key => there.has(key))) return 'all nodes are gone from it'
+  const gone = before.filter(key => !there.has(key)).length
+  if (before.length >= few && gone > before.length * share)
+    return `${gone} of ${before.length} records are gone from it`
+  return undefined
+}
+
+/**
+ * Changes of the stream are what somebody did, one by one, and are believed, whatever their number: only one that takes
+ * the cluster record, or the last node, is looked at like a list.
+ */
+export const sweeping = (believed: Believed, changes: readonly Change[]): boolean => {
+  const gone = new Set<string>()
+  for (const { key, entry } of changes) {
+    if (key === keys.cluster && believed.has(key)) {
+      if (clusterId(entry) !== clusterId(believed.get(key))) return true
+    } else if (!entry && isNode(key)) gone.add(key)
+  }
+  if (gone.size === 0) return false
+  for (const key of believed.keys()) if (isNode(key) && !gone.has(key)) return false
+  return true
+}
+
+const isNode = (key: string): boolean => key.startsWith('nodes/')
+/** Presence comes and goes with leases, and says nothing. */
+const counted = (key: string): boolean => !key.startsWith('presence/')
+const short = (id: string): string => id.slice(0, 8)
+
+/** undefined: there is none, or it cannot be read. */
+export const clusterId = (entry: Entry | undefined): string | undefined => {
+  try {
+    const { id } = JSON.parse(entry?.value ?? '{}') as { id?: unknown }
+    return typeof id === 'string' ? id : undefined
+  } catch {
+    return undefined
+  }
+}
+
+export const afterChanges = (believed: Believed, changes: readonly Change[]): Entry[] => {
+  const next = new Map(believed)
+  for (const { key, entry } of changes) {
+    if (entry) next.set(key, entry)
+    else next.delete(key)
+  }
+  return [...next.values()]
+}
+
+/** From what is believed to the entries. */
+export const differencesTo = (believed: Believed, entries: readonly Entry[]): Change[] => {
+  const gone = new Set(believed.keys())
+  const changes: Change[] = []
+  for (const entry of entries) {
+    gone.delete(entry.key)
+    const before = believed.get(entry.key)
+    // another store may have used the same revision for something else
+    if (before?.revision !== entry.revision || before.value !== entry.value) changes.push({ key: entry.key, entry })
+  }
+  for (const key of gone) changes.push({ key, entry: undefined })
+  return changes
+}
