@@ -196,11 +196,11 @@ export const openPools = (context: Context): Pools => {
 
   return {
     async request(request, signal) {
-      if (request.replicaOf !== undefined) {
-        const grant = await joined(request.replicaOf, request, signal)
-        if (grant) return grant
-        throw new WeftError('NOT_FOUND', `the network to replicate is gone`)
-      }
+      // our own request names the very subnet; another that comes at the same moment is a user's
+      const replica =
+        request.replicaOf === undefined ? undefined : mirror.snapshot.networks.get(request.replicaOf)?.record
+      const own = replica?.pools.find(pool => pool.prefix === request.prefix)
+      if (replica && own) return { network: replica.id, prefix: own.prefix }
       if (request.wanted === undefined)
         return request.prefix === undefined
           ? automatic(request, newId(), signal)

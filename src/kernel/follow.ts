@@ -8,9 +8,10 @@ import { decodeFdb } from '../netlink/rtnl/fdb.ts'
 import { decodeLink, isRemovedLink, type Link } from '../netlink/rtnl/link.ts'
 import { decodeNeighbour, isRemovedNeighbour } from '../netlink/rtnl/neigh.ts'
 import { decodeNexthop, isRemovedNexthop } from '../netlink/rtnl/nexthop.ts'
+import { decodePort } from '../netlink/rtnl/port.ts'
 import { decodeRoute, isRemovedRoute } from '../netlink/rtnl/route.ts'
-import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
-import { NETLINK_NETFILTER, NETLINK_ROUTE } from '../netlink/uapi.ts'
+import { IFLA, RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
+import { AF_BRIDGE, NETLINK_NETFILTER, NETLINK_ROUTE } from '../netlink/uapi.ts'
 import {
   addressObject,
   fdbObject,
@@ -140,7 +141,7 @@ const read = (parts: FollowParts, message: Message): Observation[] => {
 const readLink = (parts: FollowParts, message: Message): Observation[] => {
   const { ns, links, peerOf } = parts
   const link = decodeLink(message)
-  if (!link) return []
+  if (!link) return readPort(parts, message)
   const before = links.byIndex.get(link.index)
   if (isRemovedLink(message)) {
     links.byIndex.delete(link.index)
@@ -160,6 +161,20 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
   const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
   return [...seen(object), ...(link.port ? seen(portObject(ns, whole)) : [])]
+}
+
+/** What a bridge says of a port comes as a link message of its own family. */
+const readPort = ({ ns, links }: FollowParts, message: Message): Observation[] => {
+  const link = links.byIndex.get(message.u32(4))
+  if (message.type !== RTM.NEWLINK || message.u8(0) !== AF_BRIDGE || !link || ns === '') return []
+  for (const attribute of attributes(message, 16)) {
+    if (attribute.type !== IFLA.PROTINFO) continue
+    const whole: Link = { ...link, port: decodePort(attribute) }
+    links.byIndex.set(link.index, whole)
+    links.byName.set(link.name, whole)
+    return seen(portObject(ns, whole))
+  }
+  return []
 }
 
 const readNeighbour = (

@@ -11,7 +11,7 @@ import { applyOperations } from './apply.ts'
 import type { PeerOf } from './decode.ts'
 import { follow } from './follow.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
-import { listNamespaces } from './namespaces.ts'
+import { listNamespaces, peersOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { observeNamespace } from './observe.ts'
 import { type LinkTable, openSockets } from './sockets.ts'
@@ -26,8 +26,8 @@ export const openLinuxKernel = (log: Log): Kernel => {
   let closed = false
 
   const peerOf: PeerOf = (ns: Ns, link: Link) => {
-    for (const [other, { links }] of monitors) {
-      const far = other === ns ? undefined : links.byIndex.get(link.link ?? -1)
+    for (const other of peersOf(ns, monitors.keys())) {
+      const far = monitors.get(other)?.links.byIndex.get(link.link ?? -1)
       if (far?.kind === 'veth' && far.link === link.index) return { ns: other, link: far }
     }
     return undefined

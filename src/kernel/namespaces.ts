@@ -15,6 +15,15 @@ export const pathOf = (ns: Ns): string | undefined => (ns === '' ? undefined : `
 
 export const isGateway = (ns: Ns): boolean => ns.startsWith(gatewayPrefix)
 
+/**
+ * Where the far ends of a namespace's veths can be. Interface numbers repeat from namespace to namespace, so a mutual
+ * reference alone may fit the pair of another network: a switch (weft-n5) is only ever paired with its own gateway.
+ */
+export const peersOf = (ns: Ns, all: Iterable<Ns>): readonly Ns[] => {
+  const others = [...all].filter(other => other !== ns)
+  return ns.startsWith('weft-n') ? others.filter(other => other === ns.replace('weft-n', gatewayPrefix)) : others
+}
+
 export const listNamespaces = async (): Promise<Ns[]> => {
   try {
     return (await readdir(folder)).filter(name => name.startsWith(prefix)).sort()

@@ -21,7 +21,7 @@ import {
   protocol,
   routeObject,
 } from './decode.ts'
-import { listNamespaces, pathOf } from './namespaces.ts'
+import { listNamespaces, pathOf, peersOf } from './namespaces.ts'
 import { nftObjects } from './nft.ts'
 import type { KernelObject, Ns, SysctlObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
@@ -58,8 +58,7 @@ export const peerFinder = async (sockets: Sockets, ns: Ns, links: Iterable<Link>
   const tables: { ns: Ns; byIndex: ReadonlyMap<number, Link> }[] = []
   const wanted = [...links].some(link => link.kind === 'veth' && link.linkNetnsId !== undefined)
   if (wanted)
-    for (const other of ['', ...(await listNamespaces())]) {
-      if (other === ns) continue
+    for (const other of peersOf(ns, ['', ...(await listNamespaces())])) {
       const table = await sockets.links(other).catch(ignoreGone)
       if (table) tables.push({ ns: other, byIndex: table.byIndex })
     }

@@ -217,6 +217,7 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     const todo = inOrder(difference())
     // neither a new plan nor a second attempt: others' doing
     if (started) count(todo.filter(({ object }) => !replanned.has(keyOf(object)) && !failedBefore.has(keyOf(object))))
+    for (const { kind, object } of todo) log.debug({ kind, object: format(object) }, 'operation')
     const results = todo.length === 0 ? [] : await kernel.apply(todo)
     let failed = 0
     for (const { operation, error } of results) {
