@@ -55,7 +55,9 @@ export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store
     if (error) log.error({ err: describe(error) }, 'the disk refuses a commit: tried again until it takes it')
     else log.info({}, 'the disk takes commits again')
     trouble = error
-    hub.outage(error)
+    if (error) hub.outage(error)
+    // what waited is told before
+    else void last.catch(() => {}).then(() => hub.outage(trouble))
   }
 
   const enter = (call?: CallOptions): void => {

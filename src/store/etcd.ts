@@ -27,6 +27,7 @@ export interface EtcdOptions {
 
 const page = 1000
 const revokeMs = 1000
+const auditEveryMs = 10 * 60_000
 
 /** Does not wait for the server. Throws INVALID for a certificate file that cannot be used. */
 export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
@@ -151,6 +152,7 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
         signal: AbortSignal.any([signal, stop.signal]),
         clock,
         log,
+        auditEveryMs,
         onAuditRepair: options.onAuditRepair ?? (() => {}),
       }),
     async lease(ttlMs, call) {

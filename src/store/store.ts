@@ -82,7 +82,10 @@ export interface Store extends Closeable {
    * written twice. NOT_FOUND: the lease of a write is gone.
    */
   commit(compares: readonly Compare[], writes: readonly Write[], options?: CallOptions): Promise<bigint>
-  /** Ends when the signal aborts. Never throws for an unreachable store: it says so and goes on trying. */
+  /**
+   * Ends when the signal aborts. Never throws for an unreachable store: it says so and goes on trying. The snapshot may
+   * be older than an answered commit, which then follows as a change.
+   */
   watch(prefix: string, signal: AbortSignal): AsyncIterable<WatchEvent>
   /** A lease kept alive until closed or lost. Keys put with it vanish when it ends. ttlMs at least 1000. */
   lease(ttlMs: number, options?: CallOptions): Promise<Lease>

@@ -27,6 +27,8 @@ export interface WatchParts {
   readonly signal: AbortSignal
   readonly clock: Clock
   readonly log: Log
+  /** With jitter. */
+  readonly auditEveryMs: number
   readonly onAuditRepair: (count: number) => void
 }
 
@@ -40,7 +42,6 @@ export interface Listed extends Head {
   readonly entries: readonly Entry[]
 }
 
-const auditEveryMs = 10 * 60_000
 const auditAgainMs = 60_000
 /** Without a word for this long the stream is checked. */
 const silenceMs = 5000
@@ -85,11 +86,11 @@ export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<W
     const member = members.current()
     try {
       if (!progress.listed) yield* listAgain(parts, progress)
-      if (progress.strikes === 0) retry.reset()
       yield* attend(parts, progress, member)
     } catch (error) {
       if (signal.aborted) return
       members.passOver(member)
+      if (progress.strikes === 0) retry.reset()
       progress.strikes++
       log.debug({ err: describe(error), endpoint: member.endpoint }, 'watch broke off')
       const outage = progress.strikes > 1 || progress.revision === undefined || error instanceof SilentMember
@@ -97,10 +98,13 @@ export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<W
         progress.down = true
         yield { kind: 'unavailable', error: parts.unavailable(error) }
       }
-      await sleep(clock, progress.strikes === 0 ? 0 : retry.next(), signal).catch(() => {})
+      await sleep(clock, retry.next(), signal).catch(() => {})
     }
   }
 }
+
+const nextAudit = ({ clock, auditEveryMs }: WatchParts): number =>
+  clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
 
 const listAgain = async function* (parts: WatchParts, progress: Progress): AsyncGenerator<WatchEvent> {
   const timeoutMs = Math.min(listMs.first * 2 ** progress.strikes, listMs.most)
@@ -110,7 +114,7 @@ const listAgain = async function* (parts: WatchParts, progress: Progress): Async
   progress.revision = revision
   progress.engine = engine
   progress.listed = true
-  progress.auditAt = parts.clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
+  progress.auditAt = nextAudit(parts)
   if (first) yield { kind: 'snapshot', entries, revision }
   else if (changes.length > 0) yield { kind: 'changes', changes, revision, relisted: true }
 }
@@ -129,7 +133,8 @@ const attend = async function* (
   let proofBy: number | undefined = clock.monotonic() + proofMs
   try {
     for (let created = false; ; ) {
-      const message = await stream.next(proofBy !== undefined || progress.down ? quietMs : silenceMs)
+      const idleMs = Math.min(silenceMs, Math.max(quietMs, progress.auditAt - clock.monotonic()))
+      const message = await stream.next(proofBy !== undefined || progress.down ? quietMs : idleMs)
       switch (message?.kind) {
         case 'created':
           created = true
@@ -196,7 +201,7 @@ const swapped = ({ log }: WatchParts, progress: Progress): void => {
 const audit = async function* (parts: WatchParts, progress: Progress): AsyncGenerator<WatchEvent> {
   const { part, signal, clock, log } = parts
   const revision = progress.revision!
-  progress.auditAt = clock.monotonic() + auditEveryMs * (0.9 + Math.random() / 5)
+  progress.auditAt = nextAudit(parts)
   let entries: readonly Entry[]
   try {
     entries = (await parts.list(part, { signal, timeoutMs: listMs.most }, revision)).entries

@@ -1,135 +1,348 @@
 // SPDX-License-Identifier: Apache-2.0
-import t from 'tap'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openEtcdStore } from '../../src/store/etcd.ts'
-import { follow, storeSuite } from '../suites/store.ts'
-import { openProxy, startEtcd } from './etcd-server.ts'
+import { openMembers } from '../../src/store/etcd-client.ts'
+import { guardStore } from '../../src/store/guard.ts'
+import type { Entry, Write } from '../../src/store/store.ts'
+import { watchPrefix } from '../../src/store/watch.ts'
+import { converges, follow, storeSuite } from '../suites/store.ts'
+import { fastClock } from './clock.ts'
+import { startEtcd } from './etcd-server.ts'
+import { openProxy } from './proxy.ts'
 
+const put = (key: string, value = ''): Write => ({ kind: 'put', key, value })
 const server = await startEtcd()
 t.teardown(() => server.close())
 let prefixes = 0
-const open = async (endpoint = server.endpoint, prefix = `/t${prefixes++}/`) =>
-  openEtcdStore({ endpoints: [endpoint], prefix, log: silentLog, clock: systemClock })
+const newPrefix = (): string => `/t${prefixes++}/`
+const open = (port = server.port, prefix = newPrefix(), clock = systemClock) =>
+  openEtcdStore({ endpoints: [`http://127.0.0.1:${port}`], prefix, log: silentLog, clock })
 
 storeSuite(t, 'etcd', async () => {
   const store = await open()
   return { store, close: () => store.close() }
 })
 
-t.test('the watch survives cuts, also right after it was made again, and loses nothing', async t => {
+storeSuite(t, 'guarded etcd', async () => {
+  const dir = await mkdtemp(join(tmpdir(), 'weft-guard-'))
+  t.teardown(() => rm(dir, { recursive: true }))
+  const store = await guardStore(await open(), { dir, log: silentLog, clock: systemClock })
+  return { store, close: () => store.close() }
+})
+
+/** A store behind a proxy with a watch on it, and another one straight to the server. */
+const behindProxy = async (t: Test, clock = systemClock) => {
   const proxy = await openProxy(server.port)
-  const prefix = `/t${prefixes++}/`
-  const store = await open(proxy.endpoint, prefix)
-  const direct = await open(server.endpoint, prefix)
+  const prefix = newPrefix()
+  const store = await open(proxy.port, prefix, clock)
+  const direct = await open(server.port, prefix)
   const watch = follow(store, '')
+  t.teardown(async () => {
+    await watch.close()
+    await store.close()
+    await direct.close()
+    await proxy.close()
+  })
   t.ok(await watch.until(() => watch.events.length > 0))
-  for (let round = 0; round < 12; round++) {
+  return { proxy, store, direct, watch }
+}
+t.test('25 outages with a second cut just after: not one event is lost', async t => {
+  const { proxy, direct, watch } = await behindProxy(t)
+  for (let round = 0; round < 25; round++) {
     proxy.cut()
     await direct.commit(
       [],
-      Array.from({ length: 10 }, (_, i) => ({ kind: 'put' as const, key: `r${round}/${i}`, value: 'v' })),
+      Array.from({ length: 10 }, (_, i) => put(`r${round}/${i}`, 'v')),
     )
-    setTimeout(() => proxy.cut(), round * 15)
-    await direct.commit([], [{ kind: 'put', key: `late${round}`, value: 'v' }])
+    const second = sleep((round * 200) / 25).then(() => proxy.cut())
+    await direct.commit([], [put(`late${round}`)])
     if (round > 0) await direct.commit([], [{ kind: 'delete', key: `late${round - 1}` }])
+    await second
+    await sleep(40)
   }
-  const { entries } = await direct.list('')
-  t.ok(await watch.until(() => watch.state.size === entries.length, 20_000), `${watch.state.size} of ${entries.length}`)
-  t.same(watch.state, new Map(entries.map(entry => [entry.key, entry.value])))
-  await watch.close()
-  await store.close()
-  await direct.close()
-  await proxy.close()
+  await converges(t, watch, direct, '')
 })
 
-t.test('a catch-up of thousands of events and of more than 4 MiB arrives whole, cut in its middle', async t => {
-  const proxy = await openProxy(server.port)
-  const prefix = `/t${prefixes++}/`
-  const store = await open(proxy.endpoint, prefix)
-  const direct = await open(server.endpoint, prefix)
-  const watch = follow(store, '')
-  t.ok(await watch.until(() => watch.events.length > 0))
+t.test('cut at each of the first answers after coming back', async t => {
+  const { proxy, direct, watch } = await behindProxy(t)
+  for (let nth = 1; nth <= 10; nth++) {
+    let answers = 0
+    proxy.onAnswer(() => {
+      if (++answers === nth) proxy.cut()
+    })
+    proxy.cut()
+    for (let i = 0; i < 12; i++) await direct.commit([], [put(`n${nth}/${i}`)])
+    t.ok(await watch.until(() => watch.state.size === nth * 12), `cut at answer ${nth}: ${watch.state.size}`)
+  }
+  proxy.onAnswer(undefined)
+  await converges(t, watch, direct, '')
+})
+
+t.test('a catch-up of 3,000 events and more than 4 MiB, cut in its middle again and again', async t => {
+  const { proxy, direct, watch } = await behindProxy(t)
   proxy.refuse(true)
-  for (let i = 0; i < 30; i++)
+  for (let i = 0; i < 150; i++)
     await direct.commit(
       [],
-      Array.from({ length: 100 }, (_, j) => ({
-        kind: 'put' as const,
-        key: `k${i * 100 + j}`,
-        value: 'x'.repeat(1800),
-      })),
+      Array.from({ length: 20 }, (_, j) => put(`k${i * 20 + j}`, 'x'.repeat(1800))),
     )
+  let bytes = 0
+  let cuts = 0
+  proxy.onAnswer(size => {
+    bytes += size
+    if (bytes < 600_000 || cuts === 6) return
+    bytes = 0
+    cuts++
+    proxy.cut()
+  })
   proxy.refuse(false)
-  setTimeout(() => proxy.cut(), 300)
-  t.ok(await watch.until(() => watch.state.size === 3000, 30_000), `${watch.state.size}`)
-  await watch.close()
-  await store.close()
-  await direct.close()
-  await proxy.close()
+  await converges(t, watch, direct, '', 30_000)
+  t.equal(cuts, 6)
+  t.notOk(
+    watch.events.some(event => event.kind === 'changes' && event.relisted),
+    'by the stream alone',
+  )
+})
+
+t.test('one revision larger than a message comes in fragments, as one event', async t => {
+  const { direct, watch } = await behindProxy(t)
+  const value = 'x'.repeat(180_000)
+  for (let i = 0; i < 8; i++) {
+    const writes = Array.from({ length: 5 }, (_, j) => put(`big${j}`, `${i}${value}`))
+    await direct.commit([], writes)
+    if (!(await watch.until(() => writes.every(one => 'value' in one && watch.state.get(one.key) === one.value)))) {
+      t.fail(`commit ${i} did not arrive`)
+      break
+    }
+  }
+  await converges(t, watch, direct, '')
 })
 
 t.test('history compacted while we were away: the difference comes by a new list', async t => {
-  const proxy = await openProxy(server.port)
-  const prefix = `/t${prefixes++}/`
-  const store = await open(proxy.endpoint, prefix)
-  const direct = await open(server.endpoint, prefix)
-  await direct.commit(
-    [],
-    [
-      { kind: 'put', key: 'stays', value: '1' },
-      { kind: 'put', key: 'goes', value: '1' },
-    ],
-  )
-  const watch = follow(store, '')
+  const { proxy, direct, watch } = await behindProxy(t)
+  await direct.commit([], [put('stays', '1'), put('goes', '1')])
   t.ok(await watch.until(() => watch.state.size === 2))
   proxy.refuse(true)
-  t.ok(await watch.until(() => watch.events.some(event => event.kind === 'unavailable')))
+  t.ok(await watch.until(() => watch.events.at(-1)?.kind === 'unavailable'))
   await direct.commit([], [{ kind: 'delete', key: 'goes' }])
-  const last = await direct.commit([], [{ kind: 'put', key: 'new', value: '1' }])
-  await server.compact(last)
+  await server.compact(await direct.commit([], [put('new', '1')]))
   proxy.refuse(false)
-  t.ok(await watch.until(() => watch.state.has('new') && !watch.state.has('goes'), 20_000))
-  t.ok(await watch.until(() => watch.events.at(-1)?.kind === 'available'), 'available after what was missed')
+  t.ok(await watch.until(() => watch.events.at(-1)?.kind === 'available'))
+  t.match(watch.events.at(-2), { kind: 'changes', relisted: true }, 'available after what was missed')
+  await converges(t, watch, direct, '')
+})
+
+t.test('chaos: 40 cuts, writes, deletes and compactions', async t => {
+  const { proxy, direct, watch } = await behindProxy(t)
+  let stop = false
+  let written = 0
+  const writing = Array.from({ length: 8 }, async (_, worker) => {
+    for (let i = 0; !stop; i++) {
+      const key = `w${worker}/${(i * 7) % 60}`
+      await direct.commit([], i % 3 === 2 ? [{ kind: 'delete', key }] : [put(key, String(i)), put(`all/${worker}`)])
+      written++
+    }
+  })
+  for (let round = 0; round < 40; round++) {
+    await sleep(Math.random() * 200)
+    if (round % 5 === 4) proxy.refuse(true)
+    if (round % 5 === 4) await sleep(60)
+    proxy.refuse(false)
+    proxy.cut()
+    if (round % 2 === 0) await server.compact((await direct.identity()).revision).catch(() => {})
+  }
+  stop = true
+  await Promise.all(writing)
+  t.comment(`${written} commits`)
+  await converges(t, watch, direct, '')
+})
+
+t.test('bytes that vanish: noticed without waiting for TCP, complete afterwards', async t => {
+  const { proxy, store, direct, watch } = await behindProxy(t, fastClock(10))
+  t.ok(await watch.until(() => watch.events.length > 0))
+  proxy.swallow(true)
+  await direct.commit([], [put('a')])
+  const since = Date.now()
+  t.ok(await watch.until(() => watch.events.at(-1)?.kind === 'unavailable'))
+  t.ok((Date.now() - since) * 10 < 20_000, 'within 20 s')
+  await t.rejects(store.get('a', { timeoutMs: 3000 }), { code: 'STORE_UNAVAILABLE' })
+  proxy.swallow(false)
+  t.ok(await watch.until(() => watch.events.at(-1)?.kind === 'available'))
+  await converges(t, watch, direct, '')
+})
+
+t.test('a commit whose answer is lost is unknown, and is not sent again', async t => {
+  const { proxy, store, direct } = await behindProxy(t)
+  let lost = 0
+  for (let i = 0; i < 10; i++) {
+    await store.get('warm')
+    proxy.onAnswer(() => proxy.cut())
+    const done = store.commit([{ key: `k${i}`, is: 'absent' }], [put(`k${i}`, 'mine')])
+    await t.rejects(done, { code: 'STORE_UNAVAILABLE' }, 'unknown, not somebody else')
+    proxy.onAnswer(undefined)
+    if (await direct.get(`k${i}`)) lost++
+  }
+  t.ok(lost > 0, `${lost} of 10 had been written`)
+})
+
+t.test('a commit that never left waits for the server; a read too', async t => {
+  const { proxy, store } = await behindProxy(t)
+  proxy.refuse(true)
+  await t.rejects(
+    store.get('k', { timeoutMs: 300 }),
+    { code: 'STORE_UNAVAILABLE' },
+    'the connection is known to be gone',
+  )
+  const done = store.commit([{ key: 'k', is: 'absent' }], [put('k')])
+  const read = store.get('k')
+  await sleep(1000)
+  proxy.refuse(false)
+  await Promise.all([done, read])
+  t.ok(await store.get('k'))
+  proxy.refuse(true)
+  const stopped = AbortSignal.timeout(200)
+  await t.rejects(store.get('k', { signal: stopped, timeoutMs: 3000 }), { name: 'TimeoutError' })
+  await t.rejects(store.commit([], [put('b')], { timeoutMs: 300 }), { code: 'STORE_UNAVAILABLE' })
+})
+
+t.test('a lease that cannot be renewed is lost soon after its TTL, on both sides', async t => {
+  const { proxy, store, direct } = await behindProxy(t)
+  const lease = await store.lease(2000)
+  await store.commit([], [{ ...put('l'), lease } as Write])
+  await sleep(1500)
+  proxy.refuse(true)
+  const since = Date.now()
+  await lease.lost
+  const took = Date.now() - since
+  t.ok(took > 1000 && took < 2600, `lost after ${took} ms`)
+  const watch = follow(direct, '')
+  t.ok(await watch.until(() => watch.events.length > 0 && !watch.state.has('l'), 5000), 'the key is gone')
   await watch.close()
+  proxy.refuse(false)
+  const revoked = await store.lease(5000)
+  await server.etcdctl('lease', 'revoke', BigInt(revoked.id).toString(16))
+  await revoked.lost
+  await revoked.close()
+  t.pass('revoked by somebody else is lost as well')
+})
+
+t.test('an outage shorter than the TTL loses no lease', async t => {
+  const { proxy, store, direct } = await behindProxy(t)
+  const lease = await store.lease(3000)
+  await store.commit([], [{ ...put('l'), lease } as Write])
+  let lost = false
+  void lease.lost.then(() => {
+    lost = true
+  })
+  proxy.refuse(true)
+  await sleep(1500)
+  proxy.refuse(false)
+  await sleep(3000)
+  t.ok(await direct.get('l'))
+  t.notOk(lost)
+})
+
+t.test('the audit finds what a watch was not told, repairs and counts it', async t => {
+  const prefix = newPrefix()
+  const store = await open(server.port, prefix)
+  const members = openMembers([server.endpoint], undefined)
+  const stop = new AbortController()
+  let repaired = 0
+  const forged: Entry = { key: 'missed', value: '', revision: 1n }
+  const { engine } = await store.identity()
+  const events = watchPrefix({
+    members,
+    prefix,
+    part: '',
+    async list(part, call, at) {
+      const listed = await store.list(part, call)
+      return { ...listed, engine, entries: at === undefined ? listed.entries : [...listed.entries, forged] }
+    },
+    head: call => store.identity(call),
+    unavailable: cause => cause as Error,
+    signal: stop.signal,
+    clock: systemClock,
+    log: silentLog,
+    auditEveryMs: 400,
+    onAuditRepair: count => {
+      repaired += count
+    },
+  })
+  t.match((await events.next()).value, { kind: 'snapshot' })
+  t.match((await events.next()).value, { kind: 'changes', relisted: true, changes: [{ key: 'missed' }] })
+  t.equal(repaired, 1)
+  const next = events.next()
+  await sleep(1000)
+  t.equal(repaired, 1, 'once')
+  await store.commit([], [put('a')])
+  t.match((await next).value, { kind: 'changes', relisted: false, changes: [{ key: 'a' }] }, 'the stream goes on')
+  stop.abort(new Error('done'))
+  await events.return(undefined)
+  members.close()
   await store.close()
-  await direct.close()
-  await proxy.close()
 })
 
 t.test('etcd killed and started again: calls say so, then go on', async t => {
   const own = await startEtcd()
-  const store = await open(own.endpoint)
+  t.teardown(() => own.close())
+  const store = await open(own.port)
+  t.teardown(() => store.close())
   const watch = follow(store, '')
   t.ok(await watch.until(() => watch.events.length > 0))
-  await store.commit([], [{ kind: 'put', key: 'a', value: '1' }])
+  await store.commit([], [put('a', '1')])
   await own.kill()
-  await t.rejects(store.commit([], [{ kind: 'put', key: 'b', value: '1' }], { timeoutMs: 1500 }), {
-    code: 'STORE_UNAVAILABLE',
-  })
+  await t.rejects(store.commit([], [put('b', '1')], { timeoutMs: 1500 }), { code: 'STORE_UNAVAILABLE' })
   await t.rejects(store.get('a', { timeoutMs: 500 }), { code: 'STORE_UNAVAILABLE' })
+  const waiting = store.commit([], [put('c', '1')], { timeoutMs: 10_000 })
   await own.start()
-  t.equal((await store.get('a', { timeoutMs: 15_000 }))?.value, '1')
-  for (let i = 0; ; i++) {
-    const done = await store.commit([], [{ kind: 'put', key: 'c', value: '1' }]).then(
-      () => true,
-      () => false,
-    )
-    if (done || i > 20) break
-  }
-  t.ok(await watch.until(() => watch.state.has('c'), 20_000))
+  await waiting
+  t.equal((await store.get('a'))?.value, '1')
+  await converges(t, watch, store, '')
   await watch.close()
-  await store.close()
-  await own.close()
 })
 
-t.test('a certificate file that cannot be used is named', async t => {
-  const tls = { ca: '/nonexistent/ca.pem', cert: '/nonexistent/c.pem', key: '/nonexistent/k.pem' }
-  await t.rejects(
-    openEtcdStore({ endpoints: ['https://127.0.0.1:1'], prefix: '/t/', tls, log: silentLog, clock: systemClock }),
-    {
-      code: 'INVALID',
-      message: /--etcd-ca \/nonexistent\/ca.pem cannot be read/,
-    },
+t.test('another store at the same address: listed again; behind the guard, not believed', async t => {
+  const own = await startEtcd()
+  const dir = await mkdtemp(join(tmpdir(), 'weft-guard-'))
+  const prefix = newPrefix()
+  const plain = await open(own.port, prefix)
+  const guarded = await guardStore(await open(own.port, prefix), { dir, log: silentLog, clock: systemClock })
+  t.teardown(async () => {
+    await plain.close()
+    await guarded.close()
+    await own.close()
+    await rm(dir, { recursive: true })
+  })
+  await guarded.commit([], [put('cluster', '{"id":"c1"}'), put('nodes/a', '{}')])
+  const watches = [follow(plain, ''), follow(guarded, '')] as const
+  for (const watch of watches) t.ok(await watch.until(() => watch.state.size === 2))
+  await own.kill()
+  own.forget()
+  await own.start()
+  t.ok(
+    await watches[0].until(() => watches[0].state.size === 0),
+    'the watch notices that its revision is from elsewhere',
   )
+  const suspect = () => watches[1].events.at(-1)
+  t.ok(
+    await watches[1].until(() => {
+      const event = suspect()
+      return event?.kind === 'unavailable' && /not believed/.test(event.error.message)
+    }),
+  )
+  t.equal(watches[1].state.size, 2, 'nothing goes')
+  await t.rejects(guarded.commit([], [put('x')]), { code: 'STORE_SUSPECT', message: /it is empty/ })
+  await guarded.accept()
+  t.ok(await watches[1].until(() => watches[1].state.size === 0 && suspect()?.kind === 'available'))
+  await guarded.commit([], [put('cluster', '{"id":"c2"}')])
+  for (const watch of watches) {
+    t.ok(await watch.until(() => watch.state.size === 1))
+    await watch.close()
+  }
 })
