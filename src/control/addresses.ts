@@ -113,9 +113,11 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
         lostTo.add(choice)
       }
     }
+    const resting = [...claims.values()].filter(({ record }) => record.kind === 'resting').length
+    const soon = resting === 0 ? '' : ` (${resting} freed addresses rest for a minute)`
     throw new WeftError(
       'FULL',
-      `subnet ${pool.range ?? pool.prefix} is full: remove containers, or create the network with a larger --subnet`,
+      `subnet ${pool.range ?? pool.prefix} is full${soon}: remove containers, or create the network with a larger --subnet`,
     )
   }
 

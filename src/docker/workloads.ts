@@ -103,13 +103,15 @@ export const openWorkloads = ({ context, engine, endpoints, departures, onNetwor
     } else if (Type === 'container' && Action === 'rename') await identify(Actor.ID)
   }
 
-  /** Events one by one, errors said and forgotten: the audit catches up. */
-  const handle = async (event: EngineEvent): Promise<void> => {
+  /** Events one by one; what fails is tried again a few times, then the audit catches up. */
+  const handle = async (event: EngineEvent, attempts = 5): Promise<void> => {
     try {
       await onEvent(event)
     } catch (error) {
       if (stop.signal.aborted || (error instanceof WeftError && error.code === 'NOT_FOUND')) return
       log.warn({ action: event.Action, err: describe(error) }, 'event not taken up yet')
+      // an inspect waits for the container's lock: on a slow host longer than we do
+      if (attempts > 1) clock.after(1000, () => void handle(event, attempts - 1))
     }
   }
 

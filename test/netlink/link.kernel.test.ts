@@ -77,7 +77,6 @@ t.test('bridge, vxlan and veth in one batch by chosen index', async t => {
         learning: false,
         isolated: true,
         hairpin: true,
-        neighVlanSuppress: true,
         multicastFlood: false,
       }),
     ]),
@@ -102,7 +101,7 @@ t.test('bridge, vxlan and veth in one batch by chosen index', async t => {
 
   const host = await find(lab, 'host0')
   t.match(host, { kind: 'veth', link: 100_003, linkNetnsId: undefined, alias: 'port of c1', txQueueLength: 500 })
-  t.match(host.port, { isolated: true, hairpin: true, learning: false, neighVlanSuppress: true, multicastFlood: false })
+  t.match(host.port, { isolated: true, hairpin: true, learning: false, multicastFlood: false })
   const [ipPort] = lab.bridge('link', 'show', 'dev', 'host0')
   t.match(ipPort, { isolated: true, hairpin: true, learning: false, mcast_flood: false })
   t.match(await find(lab, 'eth0'), { index: 100_003, mtu: 1400, mac: '02:77:00:00:00:02', up: false, link: 100_002 })

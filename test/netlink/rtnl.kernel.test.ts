@@ -382,7 +382,18 @@ t.test('fdb of vxlan and bridge, and nexthop groups', async t => {
   })
   t.match(absent, { errnoName: 'ENOENT', absent: true })
   t.match(refused, { errnoName: 'EINVAL' }, 'NOARP alone on a vxlan')
-  ok(t, await netlink.batch([flushFdb({ ifindex: vx, table: 'self', nhid: 0x7700_0009 })]))
+  const flushed = await netlink.batch([flushFdb({ ifindex: vx, table: 'self', nhid: 0x7700_0009 })])
+  if (flushed[0]?.detail === 'Unsupported attribute')
+    // vxlan flushes by filter since 6.7: before, the rows go one by one
+    ok(
+      t,
+      await netlink.batch(
+        (await list())
+          .filter(e => e.nhid !== undefined)
+          .map(e => removeFdb({ ifindex: vx, mac: e.mac, table: 'self' })),
+      ),
+    )
+  else ok(t, flushed)
   t.equal((await list()).filter(e => e.nhid !== undefined).length, 0)
   ok(t, await netlink.batch([removeNexthop(0x7700_0009), removeNexthop(0x7700_0001)]))
   t.equal((await netlink.dump(listNexthops(), decodeNexthop)).length, 1)
