@@ -110,18 +110,24 @@ t.test('a catch-up of 3,000 events and more than 4 MiB, cut in its middle again 
   )
 })
 
-t.test('one revision larger than a message comes in fragments, as one event', async t => {
-  const { direct, watch } = await behindProxy(t)
+t.test('a catch-up of large revisions comes in fragments, each revision still as one', async t => {
+  const { proxy, direct, watch } = await behindProxy(t)
   const value = 'x'.repeat(180_000)
-  for (let i = 0; i < 8; i++) {
-    const writes = Array.from({ length: 5 }, (_, j) => put(`big${j}`, `${i}${value}`))
-    await direct.commit([], writes)
-    if (!(await watch.until(() => writes.every(one => 'value' in one && watch.state.get(one.key) === one.value)))) {
-      t.fail(`commit ${i} did not arrive`)
-      break
-    }
-  }
+  proxy.refuse(true)
+  for (let i = 0; i < 8; i++)
+    await direct.commit(
+      [],
+      Array.from({ length: 5 }, (_, j) => put(`big${j}`, `${i}${value}`)),
+    )
+  proxy.refuse(false)
   await converges(t, watch, direct, '')
+  const state = new Map<string, string>()
+  for (const event of watch.events) {
+    if (event.kind !== 'changes') continue
+    for (const { key, entry } of event.changes) state.set(key, entry?.value ?? '')
+    t.equal(new Set(state.values()).size, 1, 'all five of one commit')
+    t.equal(state.size, 5)
+  }
 })
 
 t.test('history compacted while we were away: the difference comes by a new list', async t => {
