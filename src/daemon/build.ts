@@ -40,7 +40,6 @@ import { slots } from '../overlay/links.ts'
 import { containerEnd, gatewayLink, gatewayNs } from '../overlay/names.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
-import type { Store } from '../store/store.ts'
 import type { Config } from './config.ts'
 import { lockDataDir } from './lock.ts'
 import { loadModules } from './modules.ts'
@@ -194,7 +193,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const stop = new AbortController()
   parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })
   const startAll = async (): Promise<void> => {
-    await joinCluster(nodes, config, nodeFacts(), store, log, clock, stop.signal)
+    await joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal)
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
     nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
@@ -244,7 +243,6 @@ const joinCluster = async (
   nodes: Nodes,
   config: Config,
   facts: NodeFacts,
-  _store: Store,
   log: Log,
   clock: Clock,
   signal: AbortSignal,

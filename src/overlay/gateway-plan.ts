@@ -3,7 +3,7 @@
 // the way out, published ports on the way in. Without a way out (--internal) there is no uplink, but M still resolves.
 
 import type { KernelObject } from '../kernel/objects.ts'
-import { linkLocalOf, withLength } from '../model/address.ts'
+import { withLength } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
@@ -115,6 +115,3 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     ),
   ]
 }
-
-/** Address at which a peer's M answers probes on gw0. */
-export const probeAddress = linkLocalOf
