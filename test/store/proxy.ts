@@ -17,6 +17,15 @@ export interface TcpProxy {
   close(): Promise<void>
 }
 
+/**
+ * RST, where it can be had. On a socket whose shutdown is pending Node 24 never closes the handle (libuv says EINVAL,
+ * TCPWrap::Reset takes it for closing), and the process spins for ever at its exit.
+ */
+const reset = (socket: Socket): void => {
+  if (socket.connecting || socket.writableEnded) socket.destroy()
+  else socket.resetAndDestroy()
+}
+
 /** `senderOf` reads from what a client writes who it is. */
 export const openProxy = async (
   target: number,
@@ -39,7 +48,7 @@ export const openProxy = async (
   }
   const server = createServer(near => {
     if (refusing) {
-      near.resetAndDestroy()
+      reset(near)
       return
     }
     const far = connect(target, '127.0.0.1')
@@ -49,7 +58,7 @@ export const openProxy = async (
     carry(near, far, chunk => {
       pair.sender ??= senderOf(chunk)
       if (blocked === undefined || pair.sender !== blocked) return true
-      near.resetAndDestroy()
+      reset(near)
       return false
     })
     carry(far, near, chunk => {
@@ -63,8 +72,8 @@ export const openProxy = async (
   const cut = (test: (sender: string | undefined) => boolean = () => true): void => {
     for (const [near, { far, sender }] of pairs) {
       if (!test(sender)) continue
-      near.resetAndDestroy()
-      far.resetAndDestroy()
+      reset(near)
+      reset(far)
     }
   }
   return {
