@@ -261,7 +261,9 @@ t.test('neighbours', async t => {
     ]),
   )
   const list = async (proxy = false) =>
-    (await netlink.dump(listNeighbours({ ifindex: br, proxy }), decodeNeighbour)).filter(n => !/^(ff02|224\.)/.test(n.ip))
+    (await netlink.dump(listNeighbours({ ifindex: br, proxy }), decodeNeighbour)).filter(
+      n => !/^(ff02|224\.)/.test(n.ip),
+    )
   t.match(
     (await list()).find(n => n.family === AF_INET),
     { ip: '10.1.0.5', mac, state: 0x80, protocol: 44, ifindex: br, proxy: false },
