@@ -249,7 +249,7 @@ t.test('an outage shorter than the TTL loses no lease', async t => {
   proxy.refuse(true)
   await sleep(1500)
   proxy.refuse(false)
-  await sleep(3000)
+  await sleep(2000)
   t.ok(await direct.get('l'))
   t.notOk(lost)
 })

@@ -283,7 +283,7 @@ export const storeSuite = (t: Test, name: string, open: () => Promise<Subject>):
     void lease.lost.then(() => {
       lost = true
     })
-    await new Promise(resolve => setTimeout(resolve, 2600))
+    await new Promise(resolve => setTimeout(resolve, 2000))
     t.ok(await store.get('l'), 'kept alive beyond its TTL')
     t.notOk(lost)
     await lease.close()
