@@ -8,6 +8,7 @@ import type { Endpoint, PortMapping } from '../model/endpoint.ts'
 import { mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
+import { ingress } from './chains.ts'
 import { linkNetwork } from './links.ts'
 import {
   bridge,
@@ -22,7 +23,7 @@ import {
 } from './names.ts'
 import { groupOf } from './nexthops.ts'
 import { backends, element, hostPorts, hostPortsAt, localMacs, published, returning, tracked } from './sets.ts'
-import { hex, ingress, nodeMac, trackingSwitch } from './switch-plan.ts'
+import { hex, nodeMac, trackingSwitch } from './switch-plan.ts'
 import type { Wanted } from './unit.ts'
 
 export const planEndpoint = (

@@ -7,6 +7,7 @@ import { withLength } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
+import { accepting, chains } from './chains.ts'
 import type { Host } from './host.ts'
 import { linkNetwork } from './links.ts'
 import { gatewayLink, gatewayNs, hostLink, table, uplink } from './names.ts'
@@ -52,21 +53,7 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     address: text,
   })
   const hostSysctl = (path: string, value: string): KernelObject => ({ kind: 'sysctl', ns: '', path, value })
-  const chain = (
-    name: string,
-    type: 'filter' | 'nat',
-    hook: 'prerouting' | 'forward' | 'postrouting',
-    priority: number,
-    rules: string[],
-  ): KernelObject => ({
-    kind: 'nft-chain',
-    ns,
-    family: 'inet',
-    table,
-    chain: name,
-    hook: { type, hook, priority, policy: 'accept' },
-    rules,
-  })
+  const chain = chains(ns, 'inet')
   const underlayMtu = host.underlay.mtu
   return [
     {
@@ -88,22 +75,27 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     { kind: 'nft-table', ns, family: 'inet', table },
     backends[4](ns),
     backends[6](ns),
-    chain('balance', 'nat', 'prerouting', -100, [
-      `ip daddr ${link.gateway4} dnat ip to meta l4proto . th dport map @backends4`,
-      `ip6 daddr ${link.gateway6} dnat ip6 to meta l4proto . th dport map @backends6`,
-    ]),
-    chain('forward', 'filter', 'forward', 0, [
-      `iifname "${uplink}" ct state established,related accept`,
-      `iifname "${uplink}" ct status & dnat == dnat accept`,
-      `iifname "${uplink}" counter drop`,
-      // masqueraded, a container's packet would look like a VTEP's
-      `oifname "${uplink}" udp dport ${cluster.vxlanPort} counter drop`,
-    ]),
+    chain(
+      'balance',
+      [
+        `ip daddr ${link.gateway4} dnat ip to meta l4proto . th dport map @backends4`,
+        `ip6 daddr ${link.gateway6} dnat ip6 to meta l4proto . th dport map @backends6`,
+      ],
+      accepting('nat', 'prerouting', -100),
+    ),
+    chain(
+      'forward',
+      [
+        `iifname "${uplink}" ct state established,related accept`,
+        `iifname "${uplink}" ct status & dnat == dnat accept`,
+        `iifname "${uplink}" counter drop`,
+        // masqueraded, a container's packet would look like a VTEP's
+        `oifname "${uplink}" udp dport ${cluster.vxlanPort} counter drop`,
+      ],
+      accepting('filter', 'forward', 0),
+    ),
     chain(
       'out',
-      'nat',
-      'postrouting',
-      100,
       families.flatMap(family =>
         network.pools
           .filter(pool => pool.prefix.includes(':') === (family === 6))
@@ -112,6 +104,7 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
               `oifname "${uplink}" ${family === 4 ? 'ip' : 'ip6'} saddr ${pool.prefix} ct status & dnat == 0 masquerade`,
           ),
       ),
+      accepting('nat', 'postrouting', 100),
     ),
   ]
 }

@@ -2,31 +2,18 @@
 // H, the host's own namespace: the map from published ports to gateways, the guards of the VXLAN port, and no more
 // forwarding than our links need. `ip_forward` itself is never written.
 
-import type { KernelObject, NftHook } from '../kernel/objects.ts'
+import type { KernelObject } from '../kernel/objects.ts'
 import { familyOf } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Node } from '../model/node.ts'
+import { accepting, chains } from './chains.ts'
 import type { Host } from './host.ts'
 import { hostLinks, table } from './names.ts'
 import { element, hostPorts, hostPortsAt, vteps } from './sets.ts'
 
 export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = ''
-  const chain = (
-    name: string,
-    type: NftHook['type'],
-    hook: NftHook['hook'],
-    priority: number,
-    rules: string[],
-  ): KernelObject => ({
-    kind: 'nft-chain',
-    ns,
-    family: 'inet',
-    table,
-    chain: name,
-    hook: { type, hook, priority, policy: 'accept' },
-    rules,
-  })
+  const chain = chains(ns, 'inet')
   const sysctl = (path: string, value: string): KernelObject => ({ kind: 'sysctl', ns, path, value })
   const family = familyOf(node.vtep)
   const ip = family === 4 ? 'ip' : 'ip6'
@@ -43,23 +30,32 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     { kind: 'nft-table', ns, family: 'inet', table },
     ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),
-    chain('prerouting', 'nat', 'prerouting', -110, toGateways),
-    chain('output', 'nat', 'output', -110, toGateways),
-    chain('postrouting', 'nat', 'postrouting', 90, [
-      `oifname ${hostLinks} ip saddr 127.0.0.0/8 masquerade`,
-      `iifname ${hostLinks} masquerade`,
-    ]),
-    chain('input', 'filter', 'input', -10, [
-      `udp dport ${port} ${ip} daddr ${node.vtep} ${ip} saddr != @vteps${family} counter drop`,
-      `iifname ${hostLinks} ip daddr 127.0.0.0/8 ct status & dnat == 0 counter drop`,
-    ]),
-    chain('forward', 'filter', 'forward', -10, [
-      `udp dport ${port} ${ip} daddr @vteps${family} counter drop`,
-      `iifname ${hostLinks} oifname ${hostLinks} ct state established,related accept`,
-      `iifname ${hostLinks} oifname ${hostLinks} ct status & dnat == 0 counter drop`,
-      ...(host.closed4 ? [`meta nfproto ipv4 iifname != ${hostLinks} oifname != ${hostLinks} counter drop`] : []),
-      ...(host.closed6 ? [`meta nfproto ipv6 iifname != ${hostLinks} oifname != ${hostLinks} counter drop`] : []),
-    ]),
+    chain('prerouting', toGateways, accepting('nat', 'prerouting', -110)),
+    chain('output', toGateways, accepting('nat', 'output', -110)),
+    chain(
+      'postrouting',
+      [`oifname ${hostLinks} ip saddr 127.0.0.0/8 masquerade`, `iifname ${hostLinks} masquerade`],
+      accepting('nat', 'postrouting', 90),
+    ),
+    chain(
+      'input',
+      [
+        `udp dport ${port} ${ip} daddr ${node.vtep} ${ip} saddr != @vteps${family} counter drop`,
+        `iifname ${hostLinks} ip daddr 127.0.0.0/8 ct status & dnat == 0 counter drop`,
+      ],
+      accepting('filter', 'input', -10),
+    ),
+    chain(
+      'forward',
+      [
+        `udp dport ${port} ${ip} daddr @vteps${family} counter drop`,
+        `iifname ${hostLinks} oifname ${hostLinks} ct state established,related accept`,
+        `iifname ${hostLinks} oifname ${hostLinks} ct status & dnat == 0 counter drop`,
+        ...(host.closed4 ? [`meta nfproto ipv4 iifname != ${hostLinks} oifname != ${hostLinks} counter drop`] : []),
+        ...(host.closed6 ? [`meta nfproto ipv6 iifname != ${hostLinks} oifname != ${hostLinks} counter drop`] : []),
+      ],
+      accepting('filter', 'forward', -10),
+    ),
     ...(host.acceptsRa ? [sysctl(`net/ipv6/conf/${dev}/accept_ra`, '2')] : []),
     sysctl(`net/ipv4/conf/${dev}/forwarding`, '1'),
     sysctl('net/ipv6/conf/all/forwarding', '1'),

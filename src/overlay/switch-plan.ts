@@ -2,12 +2,13 @@
 // N, the switch of a network on this node: bridge, VTEP, the gateway's port, and the tables whose rules never change
 // while the network lives. The order of the rules is that of `docs/architecture.md`, The way of a packet.
 
-import type { KernelObject, NftChainObject, NftFamily, NftHook } from '../kernel/objects.ts'
+import type { KernelObject } from '../kernel/objects.ts'
 import { type Family, familyOf, formatPrefix, macOf, parsePrefix } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import { identity, mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
+import { accepting, chains, ingress } from './chains.ts'
 import { bridge, gatewayLink, gatewayNs, gatewayPort, portChain, switchNs, table, vtep } from './names.ts'
 import { localMacs, macOfZone, published, returning, tracked, zoneOf } from './sets.ts'
 
@@ -91,26 +92,6 @@ export const trackingSwitch = (network: Network, value: '0' | '1'): KernelObject
     value,
   }))
 
-const chains =
-  (ns: string, family: NftFamily) =>
-  (chain: string, rules: readonly string[], hook?: NftHook): NftChainObject => ({
-    kind: 'nft-chain',
-    ns,
-    family,
-    table,
-    chain,
-    rules,
-    ...(hook ? { hook } : {}),
-  })
-
-export const ingress = (device: string, policy: 'accept' | 'drop'): NftHook => ({
-  type: 'filter',
-  hook: 'ingress',
-  priority: 0,
-  policy,
-  device,
-})
-
 /** Table netdev weft: who may say what at which port; the ports of containers add their own chains. */
 const planFilters = (ns: string, node: Node): KernelObject[] => {
   const chain = chains(ns, 'netdev')
@@ -146,12 +127,6 @@ const planFilters = (ns: string, node: Node): KernelObject[] => {
 const planTracking = (ns: string, node: Node): KernelObject[] => {
   const chain = chains(ns, 'inet')
   const own = nodeMac(node)
-  const base = (type: NftHook['type'], hook: NftHook['hook'], priority: number): NftHook => ({
-    type,
-    hook,
-    priority,
-    policy: 'accept',
-  })
   const kinds = hex(mark.fromPort | mark.fromGateway)
   return [
     { kind: 'nft-table', ns, family: 'inet', table },
@@ -165,7 +140,7 @@ const planTracking = (ns: string, node: Node): KernelObject[] => {
         `ether daddr ${own} notrack accept`,
         `meta mark & 0x0000ffff == ${hex(identity.world)} ct original zone set ether saddr map @zone_of`,
       ],
-      base('filter', 'prerouting', -300),
+      accepting('filter', 'prerouting', -300),
     ),
     chain('from_port', [`ether daddr != ${own} accept`]),
     chain('from_gateway', [
@@ -176,17 +151,17 @@ const planTracking = (ns: string, node: Node): KernelObject[] => {
     chain(
       'home',
       [`ether daddr ${own} ct direction reply ether daddr set ct original zone map @mac_of_zone`],
-      base('filter', 'prerouting', -150),
+      accepting('filter', 'prerouting', -150),
     ),
     chain(
       'translate',
       [
         `meta mark & 0x0000ffff == ${hex(identity.world)} meta l4proto { tcp, udp } dnat to :ether daddr . meta l4proto . th dport map @published`,
       ],
-      base('nat', 'prerouting', -100),
+      accepting('nat', 'prerouting', -100),
     ),
     // empty, but its presence lets conntrack make reply tuples unique by the client's port
-    chain('unique', [], base('nat', 'postrouting', 100)),
+    chain('unique', [], accepting('nat', 'postrouting', 100)),
   ]
 }
 
