@@ -33,6 +33,8 @@ export const errorTable = {
   FULL: row(false, 500, 8, 1),
   /** Still used, so it cannot go. */
   IN_USE: row(false, 500, 9, 1),
+  /** The operator drained this node. */
+  DRAINED: row(false, 500, 9, 1),
   /** A lost compare-and-swap: look again and repeat. */
   CONFLICT: row(true, 500, 10, 1),
   /** The store does not answer, or is not the one we know. */

@@ -152,6 +152,11 @@ export const openEndpoints = (
           if (known.record.node === node) return known.record // Docker repeats its calls
           throw new WeftError('TAKEN', `endpoint ${request.endpoint.slice(0, 12)} lives on host ${known.record.node}`)
         }
+        if (mirror.snapshot.nodes.get(node)?.record.drained)
+          throw new WeftError(
+            'DRAINED',
+            `node ${node} is drained and takes no new containers: start it elsewhere, or weft node drain --undo ${node}`,
+          )
         if (request.addresses.length === 0)
           throw new WeftError('INVALID', 'an endpoint needs an address: create the network with --ipam-driver weft')
         const held = await Promise.all(request.addresses.map(address => bindAddress(network, address, signal)))

@@ -12,7 +12,7 @@ import type { Node } from '../model/node.ts'
 import type { Versioned } from '../model/snapshot.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
-import type { Lease, Write } from '../store/store.ts'
+import type { Compare, Lease, Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
 
@@ -109,10 +109,12 @@ export const openNodes = (context: Context): Nodes => {
     }
   }
 
-  const freeNumber = async (signal: AbortSignal): Promise<number> => {
+  /** Never the one this node had before it was fenced: what other hosts still have of it must not look right. */
+  const freeNumber = async (before: number | undefined, signal: AbortSignal): Promise<number> => {
     const { entries } = await store.list('node-numbers/', { signal })
     const used = new Set(entries.map(entry => Number(entry.key.slice('node-numbers/'.length))))
-    for (let number = nodeNumbers.first; number <= nodeNumbers.last; number++) if (!used.has(number)) return number
+    for (let number = nodeNumbers.first; number <= nodeNumbers.last; number++)
+      if (!used.has(number) && number !== before) return number
     throw new WeftError('FULL', 'the cluster has 65,535 nodes: remove dead ones with weft node rm')
   }
 
@@ -129,7 +131,7 @@ export const openNodes = (context: Context): Nodes => {
       )
       return record
     }
-    const number = await freeNumber(signal)
+    const number = await freeNumber(known?.record.number, signal)
     const record: Node = { name: self, number, instance, boot, vtep, mtu, routes, version }
     await store.commit(
       [
@@ -145,14 +147,27 @@ export const openNodes = (context: Context): Nodes => {
     return record
   }
 
+  /** Of two hosts that came with one name at the same moment, the first to be present stays. */
+  const ownPresence = async (instance: string, signal: AbortSignal): Promise<Compare> => {
+    const key = keys.presence(self)
+    const entry = await store.get(key, { signal })
+    if (!entry) return { key, is: 'absent' }
+    const there = decode('presence', key, entry.value)
+    if (there.instance !== instance || there.boot !== boot)
+      throw new WeftError('TAKEN', `node name ${self} is alive elsewhere: choose another --node, or stop that one`)
+    return { key, is: 'at', revision: entry.revision }
+  }
+
   const keepPresent = async (instance: string, applied: () => bigint): Promise<void> => {
     const retry = backoff(200, 2000)
     while (!stop.signal.aborted) {
       let lease: Lease | undefined
       try {
         lease = await store.lease(presenceMs, { signal: stop.signal })
+        const key = keys.presence(self)
         const value = encode('presence', { node: self, instance, boot, applied: String(applied()) })
-        await store.commit([], [{ kind: 'put', key: keys.presence(self), value, lease }], { signal: stop.signal })
+        const compare = await ownPresence(instance, stop.signal)
+        await store.commit([compare], [{ kind: 'put', key, value, lease }], { signal: stop.signal })
         retry.reset()
         await Promise.race([lease.lost, aborted(stop.signal)])
       } catch (error) {

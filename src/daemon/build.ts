@@ -218,15 +218,34 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     onBound = serve
     mirror.subscribe(keys => {
       if (keys === 'all' || keys.some(key => key[0] === 'networks')) serve()
+      if (keys === 'all' || keys.some(key => key[0] === 'nodes')) rejoin()
     })
+    rejoin()
     serve()
   }
-  const starting = startAll().catch(error => {
+  const fail = (error: unknown): void => {
     if (stop.signal.aborted) return
     log.error({ err: describe(error) }, 'cannot start')
     process.exitCode = 1
     process.kill(process.pid, 'SIGTERM')
-  })
+  }
+  /** Fenced while it was cut off, so that all it held is gone; or its record was overwritten by another of its name. */
+  let rejoining = false
+  const rejoin = (): void => {
+    const own = mirror.snapshot.nodes.get(config.node)?.record
+    if (rejoining || !own || (own.fenced === undefined && own.instance === identity.instance)) return
+    rejoining = true
+    log.warn(
+      { node: config.node, fenced: own.fenced, instance: own.instance },
+      'the record of this node is not ours: joining again',
+    )
+    joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal)
+      .catch(fail)
+      .finally(() => {
+        rejoining = false
+      })
+  }
+  const starting = startAll().catch(fail)
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
 }
 

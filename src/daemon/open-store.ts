@@ -16,7 +16,7 @@ export const openStore = async (
 ): Promise<GuardedStore> => {
   const inner: Store =
     store.kind === 'embedded'
-      ? await openEmbeddedStore({ dir: join(dataDir, 'store'), clock })
+      ? await openEmbeddedStore({ dir: join(dataDir, 'store'), log, clock })
       : await openEtcdStore({ endpoints: store.endpoints, prefix, log, clock, ...(etcdTls ? { tls: etcdTls } : {}) })
   return guardStore(inner, { dir: join(dataDir, 'guard'), log, clock })
 }

@@ -36,8 +36,7 @@ export const openResolver = (snapshot: Snapshot, upstreams: () => readonly strin
     const packet = parse(query)
     const question = packet?.questions?.[0]
     if (
-      !packet ||
-      packet.type !== 'query' ||
+      packet?.type !== 'query' ||
       ((packet.flags ?? 0) & 0x7800) !== 0 ||
       packet.questions?.length !== 1 ||
       !question

@@ -2,7 +2,7 @@
 // It endures: the agent, the engine, the store and the kernel's objects are taken away, packets go on.
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { http, idle, openLab, server } from './lab.ts'
+import { idle, openLab, server } from './lab.ts'
 
 const lab = await openLab('end', 2, '--live-restore')
 t.teardown(() => lab.close())

@@ -110,7 +110,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({ kind: fc.constant('bind' as const), id: networkIds, on: fc.boolean() }),
 )
 
-t.test('any sequence of changes planned by units is the final snapshot planned at once', async t => {
+t.test('any sequence of changes planned by units is the final snapshot planned at once', async () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), steps => {
       const snapshot = testCluster()
