@@ -35,12 +35,7 @@ export const openResolver = (snapshot: Snapshot, upstreams: () => readonly strin
   async answer(query, asker) {
     const packet = parse(query)
     const question = packet?.questions?.[0]
-    if (
-      packet?.type !== 'query' ||
-      ((packet.flags ?? 0) & 0x7800) !== 0 ||
-      packet.questions?.length !== 1 ||
-      !question
-    )
+    if (packet?.type !== 'query' || ((packet.flags ?? 0) & 0x7800) !== 0 || packet.questions?.length !== 1 || !question)
       return undefined
     const found = lookup(snapshot, networksOf(snapshot, asker.network, asker.address), question)
     if (!found) return forward(query, packet, upstreams(), asker.transport)
