@@ -20,8 +20,6 @@ interface Lie {
   readonly frames: (mark: string) => string[]
 }
 
-// --- frames as hex digits
-
 const u16 = (value: number): string => value.toString(16).padStart(4, '0')
 const hexOf = (address: string): string => {
   if (/^(..:){5}..$/.test(address)) return address.replaceAll(':', '')
@@ -63,8 +61,6 @@ const sender = [
    for (@ARGV) { defined send(S, pack("H*", $_), 0, $to) or die "send $_: $!" }`,
 ]
 
-// --- the lab
-
 const lab = await openLab('spoof', 2)
 t.teardown(() => lab.close())
 const pools = '--subnet 10.80.0.0/24 --subnet fd80::/64'
@@ -80,8 +76,6 @@ const run = async (host: string, name: string): Promise<Container> => {
 const [bad, near, far] = await Promise.all([run('h1', 'bad'), run('h1', 'near'), run('h2', 'far')])
 const vni = await lab.vni('h1', 'app')
 const within = ({ pid }: Container): string[] => ['nsenter', '-t', pid, '-n']
-const send = (frames: string[]): Promise<string> => lab.exec(bad.host, ...within(bad), ...sender, ...frames)
-
 const link = async (host: string, which: 'n' | 'm', dev: string) => {
   const text = await lab.inside(host, which, vni, 'ip', '-d', '-j', 'link', 'show', dev)
   return (JSON.parse(text) as [{ address: string; linkinfo: { info_data: { port?: number } } }])[0]
@@ -99,15 +93,15 @@ const look = async (name: string, host: string, dev: string, ...namespace: strin
   if (!(await lab.until(async () => capture.out().includes('listening on')))) throw new Error(capture.out())
   let read = 0
   let seen = ''
-  const bytes = (): string => {
+  const sees = (mark: string): boolean => {
     const out = capture.out()
     const end = out.lastIndexOf('\n') + 1
     for (const line of out.slice(read, end).split('\n').slice(0, -1))
       seen += line.startsWith('\t0x') ? line.slice(line.indexOf(':') + 1).replaceAll(' ', '') : '\n'
     read = end
-    return seen
+    return seen.includes(mark)
   }
-  return { name, sees: mark => bytes().includes(mark) }
+  return { name, sees }
 }
 const inside = (which: 'n' | 'm'): string[] => ['ip', 'netns', 'exec', `weft-${which}${vni}`]
 const eyes = {
@@ -118,8 +112,6 @@ const eyes = {
   gateway2: await look("the other host's gateway", 'h2', 'gw0', ...inside('m')),
   switch1: await look('its own switch', 'h1', 'br0', ...inside('n')),
 }
-
-// --- what is tried
 
 type Frame = (to: Container, mark: string, other: Container) => string
 const mark = (): string => randomBytes(6).toString('hex')
@@ -142,22 +134,30 @@ const arp = (to: Container, kind: number, mac: string, address: string, mark: st
   const claim = `${u16(kind)}${hexOf(mac)}${hexOf(address)}`
   return ether(bad.mac, to.mac, '0806', `000108000604${claim}${hexOf(to.mac)}${hexOf(to.v4)}${mark}`)
 }
+const posingAs = (from: string): Lie[] => toBoth(from, (to, mark) => packet(to, from, mark))
+const inTheNameOf = (address: (who: Container) => string): Lie[] => [
+  ...toBoth(`${address(far)} or ${address(near)}`, (to, mark, other) => packet(to, address(other), mark)),
+  ...toBoth("the receiver's", (to, mark) => packet(to, address(to), mark)),
+]
 /** Who says it, and whether a header of options is before it. */
 const ways = [bad.v6, badLocal].flatMap(from => ['', '3a00010400000000'].map(options => ({ from, options })))
 const discovery = (to: Container, { from, options }: (typeof ways)[0], kind: string, body: string, mark: string) => {
   const message = checked(from, to.v6, 58, kind, `${body}0e01${mark}`) // a nonce option: all skip it
   return ether(bad.mac, to.mac, '86dd', ip(from, to.v6, options === '' ? 58 : 60, options + message))
 }
-const vxlan = (from: string, to: string, mark: string): string =>
-  udp(from, to, vxlanPort, `08000000${vni.toString(16).padStart(6, '0')}00${packet(far, near.v4, mark, near.mac)}`)
+const toMac = (eye: Eye, mac: string, v4: string): Lie => ({
+  what: `${mac} for ${v4}`,
+  eye,
+  frames: mark => [packet({ ...far, mac, v4 }, bad.v4, mark)],
+})
 const tunnel = (eye: Eye, from: string, to: string, inFragments = false): Lie => ({
   what: `to ${to}${inFragments ? ' in fragments' : ''}`,
   eye,
   frames: mark => {
-    const whole = vxlan(from, to, mark)
-    const [first, rest] = [whole.slice(0, 16), whole.slice(16)]
+    const vxlan = `08000000${vni.toString(16).padStart(6, '0')}00`
+    const whole = udp(from, to, vxlanPort, vxlan + packet(far, near.v4, mark, near.mac))
     const packets = inFragments
-      ? [ip(from, to, 17, first, '2000'), ip(from, to, 17, rest, '0001')]
+      ? [ip(from, to, 17, whole.slice(0, 16), '2000'), ip(from, to, 17, whole.slice(16), '0001')]
       : [ip(from, to, 17, whole)]
     return packets.map(packet => ether(bad.mac, gateway1, typeOf(from), packet))
   },
@@ -174,19 +174,13 @@ const rows: Record<string, Lie[]> = {
     ...toBoth("another container's with its address", (to, mark, other) => packet(to, other.v4, mark, other.mac)),
   ],
   'another IPv4 source address': [
-    ...toBoth("another container's", (to, mark, other) => packet(to, other.v4, mark)),
-    ...toBoth("the receiver's", (to, mark) => packet(to, to.v4, mark)),
-    ...['10.80.0.99', '10.80.0.1', '10.9.0.1', '192.0.2.10', '127.0.0.1', '0.0.0.0'].flatMap(from =>
-      toBoth(from, (to, mark) => packet(to, from, mark)),
-    ),
+    ...inTheNameOf(who => who.v4),
+    ...['10.80.0.99', '10.80.0.1', '10.9.0.1', '192.0.2.10', '127.0.0.1', '0.0.0.0'].flatMap(posingAs),
   ],
   'another IPv6 source address': [
-    ...toBoth("another container's", (to, mark, other) => packet(to, other.v6, mark)),
-    ...toBoth("another container's, link-local", (to, mark, other) => packet(to, linkLocalOf(other.mac), mark)),
-    ...toBoth("the receiver's", (to, mark) => packet(to, to.v6, mark)),
-    ...['fd80::99', 'fd80::1', 'fd09::1', '2001:db8::10', '::1', '::', badLocal].flatMap(from =>
-      toBoth(from, (to, mark) => packet(to, from, mark)),
-    ),
+    ...inTheNameOf(who => who.v6),
+    ...inTheNameOf(who => linkLocalOf(who.mac)),
+    ...['fd80::99', 'fd80::1', 'fd09::1', '2001:db8::10', '::1', '::', badLocal].flatMap(posingAs),
   ],
   'ARP lies': [1, 2].flatMap(kind => [
     ...toAll(`${kind}: another is here`, broadcast, (to, mark, other) => arp(to, kind, bad.mac, other.v4, mark)),
@@ -195,12 +189,8 @@ const rows: Record<string, Lie[]> = {
   ]),
   'neighbour discovery lies': [
     ...ways.flatMap(way =>
-      [
-        ["another's address", (other: Container) => other.v6] as const,
-        ["another's link-local address", (other: Container) => linkLocalOf(other.mac)] as const,
-        ['the gateway', () => 'fd80::1'] as const,
-      ].flatMap(([whose, target]) =>
-        toAll(`${JSON.stringify(way)}: ${whose} is here`, allNodes, (to, mark, other) =>
+      [({ v6 }: Container) => v6, ({ mac }: Container) => linkLocalOf(mac), () => 'fd80::1'].flatMap(target =>
+        toAll(`${JSON.stringify(way)}: here is ${target(far)} or ${target(near)}`, allNodes, (to, mark, other) =>
           discovery(to, way, '8800', `20000000${hexOf(target(other))}0201${hexOf(bad.mac)}`, mark),
         ),
       ),
@@ -227,16 +217,8 @@ const rows: Record<string, Lie[]> = {
     toBoth(type, (to, mark) => packet(to, bad.v4, mark, bad.mac, type)),
   ),
   "to other nodes' MACs, and to switches": [
-    ...['10.80.0.1', far.v4, '192.0.2.10'].map(v4 => ({
-      what: `the other node's, for ${v4}`,
-      eye: eyes.gateway2,
-      frames: (mark: string) => [packet({ ...far, mac: gateway2, v4 }, bad.v4, mark)],
-    })),
-    ...[switch1, switch2].map(mac => ({
-      what: `switch ${mac}`,
-      eye: eyes.switch1,
-      frames: (mark: string) => [packet({ ...far, mac }, bad.v4, mark)],
-    })),
+    ...['10.80.0.1', far.v4, '192.0.2.10'].map(v4 => toMac(eyes.gateway2, gateway2, v4)),
+    ...[switch1, switch2].map(mac => toMac(eyes.switch1, mac, far.v4)),
   ],
   'VXLAN through the masquerade': [
     tunnel(eyes.host1, bad.v4, '10.9.0.1'),
@@ -249,30 +231,27 @@ const rows: Record<string, Lie[]> = {
 
 /** Every eye has to see an honest packet, and the attacker has its answers. */
 const honest = async (t: Test): Promise<void> => {
-  const pings: [Eye, Container, string][] = [
-    [eyes.near, bad, near.v4],
-    [eyes.near, bad, near.v6],
-    [eyes.far, bad, far.v4],
-    [eyes.far, bad, far.v6],
-    [eyes.switch1, bad, far.v4],
-    [eyes.host1, bad, '10.9.0.1'],
-    [eyes.host2, bad, '10.9.0.2'],
-    [eyes.host2, bad, 'fd09::2'],
-    [eyes.gateway2, far, '10.80.0.1'],
+  const pings: [Eye, Container, string[]][] = [
+    [eyes.near, bad, [near.v4, near.v6]],
+    [eyes.far, bad, [far.v4, far.v6]],
+    [eyes.switch1, bad, [far.v4]],
+    [eyes.host1, bad, ['10.9.0.1']],
+    [eyes.host2, bad, ['10.9.0.2', 'fd09::2']],
+    [eyes.gateway2, far, ['10.80.0.1']],
   ]
-  await Promise.all(
-    pings.map(async ([eye, from, to]) => {
-      const pattern = mark()
-      await lab.exec(from.host, ...within(from), 'ping', '-c', '1', '-W', '10', '-p', pattern, to)
-      t.ok(await lab.until(async () => eye.sees(pattern), 30_000), `${from.name} pings ${to}: seen by ${eye.name}`)
-    }),
-  )
+  const ping = async (eye: Eye, from: Container, to: string): Promise<void> => {
+    const pattern = mark()
+    await lab.exec(from.host, ...within(from), 'ping', '-c', '1', '-W', '10', '-p', pattern, to)
+    t.ok(await lab.until(async () => eye.sees(pattern), 30_000), `${from.name} pings ${to}: seen by ${eye.name}`)
+  }
+  await Promise.all(pings.flatMap(([eye, from, targets]) => targets.map(to => ping(eye, from, to))))
 }
+const nameOf = ({ what, eye }: Lie): string => `${what}: ${eye.name}`
 /** Tells the lies; the answer is which of them have arrived so far. */
 const tell = async (lies: Lie[]): Promise<() => string[]> => {
   const told = lies.map(lie => ({ ...lie, mark: mark() }))
-  await send(told.flatMap(({ frames, mark }) => frames(mark)))
-  return () => told.filter(({ eye, mark }) => eye.sees(mark)).map(({ what, eye }) => `${what}: ${eye.name}`)
+  await lab.exec(bad.host, ...within(bad), ...sender, ...told.flatMap(({ frames, mark }) => frames(mark)))
+  return () => told.filter(({ eye, mark }) => eye.sees(mark)).map(nameOf)
 }
 
 for (const [row, lies] of Object.entries(rows))
@@ -292,21 +271,17 @@ t.test('no host sends under another address than its own: the underlay had nothi
 
 t.test('without the filters every one of these lies arrives; weftd puts the filters back', async t => {
   const all = Object.entries(rows).flatMap(([row, lies]) => lies.map(lie => ({ ...lie, what: `${row}: ${lie.what}` })))
+  const forward = 'chain inet weft forward'
   const filters = [
     { at: inside('n'), away: 'delete table netdev weft', list: 'list table netdev weft', has: bad.mac },
-    ...[inside('m'), []].map(at => {
-      const chain = 'chain inet weft forward'
-      return { at, away: `flush ${chain}`, list: `list ${chain}`, has: `dport ${vxlanPort}` }
-    }),
+    { at: inside('m'), away: `flush ${forward}`, list: `list ${forward}`, has: `dport ${vxlanPort}` },
+    { at: [], away: `flush ${forward}`, list: `list ${forward}`, has: `dport ${vxlanPort}` },
   ]
   await lab.ok('stop', 'h1', 'weftd')
   for (const { at, away } of filters) await lab.exec('h1', ...at, 'nft', away)
   const believed = await tell(all)
   await lab.until(async () => believed().length === all.length)
-  t.same(
-    believed(),
-    all.map(({ what, eye }) => `${what}: ${eye.name}`),
-  )
+  t.same(believed(), all.map(nameOf))
   await lab.ok('start', 'h1', 'weftd')
   for (const { at, list, has } of filters) {
     const there = async (): Promise<boolean> => (await lab.try('exec', 'h1', ...at, 'nft', list)).out.includes(has)
