@@ -16,6 +16,7 @@ export interface Binding {
 
 export interface Bindings {
   byDocker(docker: string): Binding | undefined
+  /** The first of them: an engine may show a cluster network under further names (`weft.network`). */
   byNetwork(network: NetworkId): Binding | undefined
   all(): Iterable<Binding>
   /** Live view for planners. */
@@ -29,13 +30,20 @@ export const openBindings = async (path: string, slots: number, changed: () => v
   const bound = new Map<NetworkId, Binding>()
   const byDocker = new Map<string, Binding>()
   const put = (binding: Binding): void => {
-    bound.set(binding.network, binding)
+    if (!bound.has(binding.network)) bound.set(binding.network, binding)
     byDocker.set(binding.docker, binding)
+  }
+  const take = ({ docker, network }: Binding): void => {
+    byDocker.delete(docker)
+    if (bound.get(network)?.docker !== docker) return
+    const next = [...byDocker.values()].find(other => other.network === network)
+    if (next) bound.set(network, next)
+    else bound.delete(network)
   }
   if (text !== undefined) for (const binding of parse(path, text)) put(binding)
   const queue = keyedQueue()
   const save = (): Promise<void> =>
-    queue.run('file', () => writeDurably(path, JSON.stringify({ v: 1, bindings: [...bound.values()] })))
+    queue.run('file', () => writeDurably(path, JSON.stringify({ v: 1, bindings: [...byDocker.values()] })))
   const freeSlot = (): number => {
     const used = new Set([...bound.values()].map(binding => binding.slot))
     for (let slot = 0; slot < slots; slot++) if (!used.has(slot)) return slot
@@ -44,21 +52,17 @@ export const openBindings = async (path: string, slots: number, changed: () => v
   return {
     byDocker: docker => byDocker.get(docker),
     byNetwork: network => bound.get(network),
-    all: () => bound.values(),
+    all: () => byDocker.values(),
     bound,
     async bind(docker, network) {
       const known = byDocker.get(docker)
       if (known) return known
-      const other = bound.get(network)
-      if (other)
-        throw new WeftError('EXISTS', `this engine already shows that cluster network, as ${other.docker.slice(0, 12)}`)
-      const binding = { docker, network, slot: freeSlot() }
+      const binding = { docker, network, slot: bound.get(network)?.slot ?? freeSlot() }
       put(binding)
       try {
         await save()
       } catch (error) {
-        bound.delete(network)
-        byDocker.delete(docker)
+        take(binding)
         throw error
       }
       changed()
@@ -67,8 +71,7 @@ export const openBindings = async (path: string, slots: number, changed: () => v
     async unbind(docker) {
       const binding = byDocker.get(docker)
       if (!binding) return
-      byDocker.delete(docker)
-      bound.delete(binding.network)
+      take(binding)
       await save()
       changed()
     },

@@ -3,6 +3,7 @@
 // name and labels by Docker's events. Deleting is written to a journal on disk and answered at once, so that
 // `docker stop` never waits for the store.
 import { createHash } from 'node:crypto'
+import { sleep } from '../base/clock.ts'
 import { WeftError } from '../base/errors.ts'
 import { familyOf, macOf, parseAddress, parseMac } from '../model/address.ts'
 import type { Endpoint, Workload } from '../model/endpoint.ts'
@@ -17,6 +18,9 @@ import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
 import { choosePorts, type PortRequest, portWrites } from './ports.ts'
+
+/** Docker's API shows a new network within milliseconds; a slow engine is not waited for longer. */
+const introductionMs = 2000
 
 export interface EndpointRequest {
   readonly docker: string
@@ -122,6 +126,23 @@ export const openEndpoints = (
     return { key, is: 'at', revision: entry.revision }
   }
 
+  /**
+   * The network once it has its name: until then it may have to give way to one of the same name that was made on
+   * another host at the same moment. After 2 s without Docker's answer it is taken as it is.
+   */
+  const introduced = async (id: NetworkId, signal: AbortSignal): Promise<Network> => {
+    for (const end = clock.monotonic() + introductionMs; ; ) {
+      const record = mirror.snapshot.networks.get(id)?.record
+      if (!record)
+        throw new WeftError(
+          'CONFLICT',
+          'another host made a network of this name at the same moment, and this one gave way to it: repeat the command',
+        )
+      if (record.name !== undefined || clock.monotonic() > end) return record
+      await sleep(clock, 10, signal)
+    }
+  }
+
   const change = (
     network: NetworkId,
     endpoint: EndpointId,
@@ -145,7 +166,7 @@ export const openEndpoints = (
   return {
     create: (request, signal) =>
       attempt(context, signal, async () => {
-        const network = networkOf(request.docker)
+        const network = await introduced(networkOf(request.docker).id, signal)
         const key = keys.endpoint(network.id, request.endpoint)
         const known = await fetch(network.id, request.endpoint, signal)
         if (known) {

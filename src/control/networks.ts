@@ -34,8 +34,11 @@ export interface NetworkFace {
 
 export interface Networks {
   create(request: NetworkRequest, signal: AbortSignal): Promise<Network>
-  /** Name, labels and flags of a network made by Docker's command. Answers the name it really got. */
-  introduce(id: NetworkId, face: NetworkFace, signal: AbortSignal): Promise<string>
+  /**
+   * Name, labels and flags of a network made by Docker's command. Answers the name it really got: `<name>-<4 hex>` when
+   * another has that name and this one is in use; undefined when it is not, and has to give way.
+   */
+  introduce(id: NetworkId, face: NetworkFace, signal: AbortSignal): Promise<string | undefined>
   find(nameOrId: string): Versioned<Network>
   /** Removes record and claims; refused with IN_USE while endpoints are on it, unless they are of fenced nodes. */
   remove(id: NetworkId, signal: AbortSignal): Promise<void>
@@ -57,8 +60,9 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     })
 
   const join = (network: Network, request: NetworkRequest, name: string | undefined): Network => {
-    const title = JSON.stringify(network.name ?? network.id)
-    if (name !== undefined && network.name !== undefined && name !== network.name)
+    const known = network.name ?? network.wanted
+    const title = JSON.stringify(known ?? network.id)
+    if (name !== undefined && known !== undefined && name !== known)
       throw new WeftError(
         'INVALID',
         `the subnet is that of network ${title}, not of ${name}: give --ipam-opt weft.network=${name} as well`,
@@ -102,7 +106,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       )
     const record: Network = {
       id,
-      ...(wanted === undefined ? {} : { name: wanted }),
+      ...(wanted === undefined ? {} : { wanted }),
       vni,
       // Docker says the --ip-range only to RequestPool
       pools: request.pools.map((pool, i) => ({ ...pool, ...rangeOf(claims[i]!.record) })),
@@ -160,6 +164,9 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     return entry && { record: decode('network', entry.key, entry.value), revision: entry.revision }
   }
 
+  const unused = async (id: NetworkId, signal: AbortSignal): Promise<boolean> =>
+    (await store.list(`endpoints/${id}/`, { signal })).entries.length === 0
+
   return {
     async create(request, signal) {
       if (request.pools.length === 0)
@@ -173,12 +180,14 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         const known = await current(id, signal)
         if (!known) throw new WeftError('NOT_FOUND', `network ${id} is gone`)
         if (known.record.name !== undefined && known.record.origin.node !== node) return known.record.name
-        const name = known.record.name ?? face.name
+        const name = known.record.name ?? known.record.wanted ?? face.name
         const claimed = await store.get(keys.networkName(name), { signal })
         const holder = claimed && decode('nameClaim', claimed.key, claimed.value).network
         const free = holder === undefined || holder === id
+        if (!free && known.record.name === undefined && (await unused(id, signal))) return undefined
         const given = free ? name : `${name}-${id.slice(0, 4)}`
-        const record: Network = { ...known.record, name: given, labels: face.labels, attachable: face.attachable }
+        const { wanted: _, ...rest } = known.record
+        const record: Network = { ...rest, name: given, labels: face.labels, attachable: face.attachable }
         if (JSON.stringify(record) === JSON.stringify(known.record)) return given
         const key = keys.networkName(given)
         await store.commit(

@@ -155,7 +155,12 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           containerEnd,
           resolver: config.resolver,
         }),
-        ...ipamDriver({ pools, addresses, replicating: () => replicas.inFlight }),
+        ...ipamDriver({
+          pools,
+          addresses,
+          replicating: () => replicas.inFlight,
+          makeWay: name => replicas.makeWay(name),
+        }),
       },
     }),
   )

@@ -52,6 +52,7 @@ export interface CreateNetworkBody {
   readonly EnableIPv6: boolean
   readonly IPAM: {
     readonly Driver: string
+    readonly Options?: Readonly<Record<string, string>>
     readonly Config: readonly {
       Subnet: string
       IPRange?: string

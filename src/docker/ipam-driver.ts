@@ -16,9 +16,16 @@ export interface IpamDriverParts {
   readonly addresses: Addresses
   /** The cluster network that our own Docker API request is creating on this engine just now. */
   readonly replicating: () => NetworkId | undefined
+  /** A user's command on this engine is about to join the cluster network of this name: no replica of ours beside it. */
+  readonly makeWay: (name: string) => Promise<void>
 }
 
-export const ipamDriver = ({ pools, addresses, replicating }: IpamDriverParts): Readonly<Record<string, Handler>> => ({
+export const ipamDriver = ({
+  pools,
+  addresses,
+  replicating,
+  makeWay,
+}: IpamDriverParts): Readonly<Record<string, Handler>> => ({
   'IpamDriver.GetCapabilities': async () => ({ RequiresMACAddress: false, RequiresRequestReplay: false }),
 
   'IpamDriver.GetDefaultAddressSpaces': async () => ({
@@ -32,6 +39,8 @@ export const ipamDriver = ({ pools, addresses, replicating }: IpamDriverParts): 
       if (name.startsWith('weft.') && name !== 'weft.network')
         throw new WeftError('UNKNOWN_OPTION', `ipam option ${name} is unknown, did you mean weft.network?`)
     const wanted = request.Options['weft.network']
+    // our own requests name the subnet
+    if (wanted !== undefined && request.Pool === '') await makeWay(wanted)
     const replicaOf = replicating()
     const grant = await pools.request(
       {

@@ -19,6 +19,8 @@ export interface Replicas extends Closeable {
   poke(): void
   /** The network whose creation on this engine we have asked for and not got yet. */
   readonly inFlight: NetworkId | undefined
+  /** A user is about to make this network here: whatever of it we are making goes again; resolves within 3 s. */
+  makeWay(name: string): Promise<void>
   /** Docker's DeleteNetwork arrived. */
   deleted(docker: string): void
   /** Why a cluster network is not on this engine: name → reason. */
@@ -43,9 +45,10 @@ export interface NetworkWish {
   readonly labels: Readonly<Record<string, string>>
 }
 
-const settleMs = 150
+const settleMs = 10
 const lookEveryMs = 30_000
 const removalMs = 10_000
+const makeWayMs = 5_000
 
 export const openReplicas = (context: Context, engine: Engine, bindings: Bindings, networks: Networks): Replicas => {
   const { mirror, node, clock, log } = context
@@ -53,6 +56,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const problems = new Map<string, string>()
   const ourRemovals = new Set<string>() // Docker ids whose deletion we asked for
   const deletions: string[] = [] // Docker ids that a user deleted, to be thought about outside the call
+  const expected = new Map<string, number>() // name of a network that a user is making here → monotonic ms until when
   let inFlight: NetworkId | undefined
   let timer: Timer | undefined
   let running: Promise<void> | undefined
@@ -70,7 +74,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     for (const binding of [...bindings.all()]) if (!there.has(binding.docker)) await vanished(binding.docker)
     for (const [docker, network] of there) {
       const binding = bindings.byDocker(docker)
-      if (!binding) continue
+      // further names of a network (weft.network) tell nothing new
+      if (!binding || bindings.byNetwork(binding.network)?.docker !== docker) continue
       await introduce(binding.network, docker, network)
     }
     for (const { record } of [...mirror.snapshot.networks.values()]) {
@@ -91,14 +96,15 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     await bindings.unbind(docker)
     if (ourRemovals.delete(docker) || !binding) return
     const record = mirror.snapshot.networks.get(binding.network)?.record
-    if (!record) return
-    if (record.origin.by === 'weft' || record.state.kind === 'removing') {
+    if (!record || bindings.byNetwork(record.id)) return
+    if (record.origin.by === 'weft') {
       log.warn(
         { network: record.name, id: record.id },
         'docker network rm removed a replica; it comes back, use weft network rm',
       )
       return
     }
+    // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,
       now =>
@@ -143,26 +149,34 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     )
       return
     const given = await networks.introduce(id, { name: Name, labels: Labels ?? {}, attachable: Attachable }, signal())
-    log.info({ network: given, id, docker: docker.slice(0, 12) }, 'network introduced to the cluster')
-    if (given === Name || record.options['weft.network'] !== undefined) return
-    if (mirror.snapshot.endpoints(id).size > 0) {
-      say(Name, `another cluster network has this name; the one made here goes on as ${given}`)
+    if (given === undefined) {
+      log.info({ network: Name, id }, 'another host made a network of this name: ours gives way, nobody uses it yet')
+      await networks.remove(id, signal()) // first: whoever starts a container on it just now is told to repeat
+      await discard(docker)
+      again = true
       return
     }
-    // nobody uses it yet: the network that has the name takes its place here
+    log.info({ network: given, id, docker: docker.slice(0, 12) }, 'network introduced to the cluster')
+    if (given !== Name && record.options[joins] === undefined)
+      say(Name, `another cluster network has this name; the one made here goes on as ${given}`)
+  }
+
+  const discard = async (docker: string): Promise<void> => {
     ourRemovals.add(docker)
     await engine.removeNetwork(docker)
     await bindings.unbind(docker)
     ourRemovals.delete(docker)
-    await networks.remove(id, signal())
-    again = true
   }
 
+  const isExpected = (name: string): boolean => (expected.get(name) ?? 0) > clock.monotonic()
+
   const replicate = async (record: Network, name: string): Promise<void> => {
+    if (isExpected(name)) return
     inFlight = record.id
     try {
       const docker = await engine.createNetwork(bodyOf(record, name))
       problems.delete(name)
+      if (isExpected(name)) return await discard(docker)
       log.info({ network: name, id: record.id, docker: docker.slice(0, 12) }, 'network created on this engine')
     } catch (error) {
       if (bindings.byNetwork(record.id)) return
@@ -182,18 +196,13 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const removing = async (record: Network): Promise<void> => {
     if (record.state.kind !== 'removing') return
     const { acks, since } = record.state
-    const binding = bindings.byNetwork(record.id)
+    const here = [...bindings.all()].filter(binding => binding.network === record.id)
     const local = [...mirror.snapshot.endpoints(record.id).values()].some(endpoint => endpoint.record.node === node)
-    if (local || (binding && (await used(binding.docker)))) {
+    if (local || (await Promise.all(here.map(binding => used(binding.docker)))).includes(true)) {
       log.warn({ network: record.name }, 'removal vetoed: containers of this host use the network')
       return networks.update(record.id, now => ({ ...now, state: { kind: 'active' } }), signal())
     }
-    if (binding) {
-      ourRemovals.add(binding.docker)
-      await engine.removeNetwork(binding.docker)
-      await bindings.unbind(binding.docker)
-      ourRemovals.delete(binding.docker)
-    }
+    for (const { docker } of here) await discard(docker)
     if (!acks.includes(node))
       await networks.update(
         record.id,
@@ -221,10 +230,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       )
       return
     }
-    ourRemovals.add(docker)
-    await engine.removeNetwork(docker)
-    await bindings.unbind(docker)
-    ourRemovals.delete(docker)
+    await discard(docker)
   }
 
   const poke = (): void => {
@@ -255,6 +261,16 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
 
   return {
     poke,
+    async makeWay(name) {
+      expected.set(name, clock.monotonic() + makeWayMs)
+      clock.after(makeWayMs, () => {
+        if (isExpected(name)) return
+        expected.delete(name)
+        poke()
+      })
+      const id = mirror.snapshot.names.get(name)?.record.network
+      if (id !== undefined && id === inFlight) await Promise.race([running, sleep(clock, 3000, stop.signal)])
+    },
     get inFlight() {
       return inFlight
     },
@@ -277,11 +293,11 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       const docker = await engine.createNetwork(wishBody(wish))
       const binding = bindings.byDocker(docker)
       if (!binding) throw new WeftError('INTERNAL', `docker made network ${wish.name}, but did not ask weft for it`)
-      await networks.introduce(
-        binding.network,
-        { name: wish.name, labels: wish.labels, attachable: wish.attachable },
-        signal,
-      )
+      const face = { name: wish.name, labels: wish.labels, attachable: wish.attachable }
+      if ((await networks.introduce(binding.network, face, signal)) === undefined) {
+        poke() // which takes away what has been made
+        throw new WeftError('EXISTS', `another host made a network ${wish.name} at the same moment`)
+      }
       await networks.update(binding.network, now => ({ ...now, origin: { by: 'weft', node } }), signal)
       while (mirror.snapshot.networks.get(binding.network)?.record.origin.by !== 'weft') await sleep(clock, 5, signal)
       return binding.network
@@ -341,6 +357,9 @@ const wishBody = (wish: NetworkWish): CreateNetworkBody => ({
   Labels: wish.labels,
 })
 
+/** Given twice, to Docker and to its IPAM: the replica has both, or compose would find it changed. */
+const joins = 'weft.network'
+
 const bodyOf = (record: Network, name: string): CreateNetworkBody => ({
   Name: name,
   CheckDuplicate: true,
@@ -350,6 +369,7 @@ const bodyOf = (record: Network, name: string): CreateNetworkBody => ({
   EnableIPv6: record.ipv6,
   IPAM: {
     Driver: driverName,
+    ...(record.options[joins] === undefined ? {} : { Options: { [joins]: record.options[joins] } }),
     Config: record.pools.map(({ prefix, range, gateway, aux }) => ({
       Subnet: prefix,
       ...(range === undefined ? {} : { IPRange: range }),

@@ -22,6 +22,8 @@ export interface Network {
   readonly id: NetworkId
   /** Absent until the engine's API has shown the name that its user gave. */
   readonly name?: string
+  /** Name that weft.network asked for; it becomes the name, with the labels, once the engine's API has shown them. */
+  readonly wanted?: string
   readonly vni: number
   readonly pools: readonly Pool[]
   /** Inside MTU in bytes, fixed at creation. */

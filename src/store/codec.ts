@@ -68,6 +68,7 @@ export const schemas = {
   network: z.object({
     id: z.string(),
     name: z.string().exactOptional(),
+    wanted: z.string().exactOptional(),
     vni: z.number().int().min(1).max(0xfffffe),
     pools: z.array(pool).min(1),
     mtu: z.number().int().min(576).max(65535),

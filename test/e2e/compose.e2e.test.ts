@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// docker-compose on two hosts: projects that bring the network along, projects that find it, one after the other and
+// at the same moment, down and up again.
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { type Answer, openLab } from './lab.ts'
+
+const lab = await openLab('comp', 2)
+const folder = await mkdtemp(join(tmpdir(), 'weft-compose-'))
+t.teardown(async () => {
+  await lab.close()
+  await rm(folder, { recursive: true })
+})
+const hosts = ['h1', 'h2']
+
+/** One service a host, `web-h1` and `web-h2`, of one project: what people do who have no orchestrator. */
+const project = async (name: string, networks: object): Promise<void> => {
+  for (const host of hosts)
+    await writeFile(
+      join(folder, `${name}-${host}.json`),
+      JSON.stringify({
+        version: '2.4',
+        services: { [`web-${host}`]: { image: 'busybox', command: 'sleep 1000000', networks: ['app'], init: true } },
+        networks: { app: networks },
+      }),
+    )
+}
+const compose = (host: string, name: string, ...args: string[]): Promise<Answer> =>
+  lab.try('exec', host, 'docker-compose', '-p', name, '-f', join(folder, `${name}-${host}.json`), ...args)
+const up = (host: string, name: string) => compose(host, name, 'up', '-d')
+const reach = async (name: string): Promise<boolean> => {
+  const ping = (from: string, to: string) =>
+    lab.tryDocker(from, 'exec', `${name}_web-${from}_1`, 'ping', '-c', '1', '-W', '1', `web-${to}`)
+  return (await Promise.all([ping('h1', 'h2'), ping('h2', 'h1')])).every(answer => answer.code === 0)
+}
+const networks = async (host: string): Promise<string[]> =>
+  (await lab.docker(host, 'network', 'ls', '--format', '{{.Name}}', '-f', 'driver=weft')).split('\n').filter(Boolean)
+const gone = (network: string): Promise<boolean> =>
+  lab.until(async () => (await Promise.all(hosts.map(networks))).every(names => !names.includes(network)), 20_000)
+
+t.test('a project that brings its network, on one host after the other, down and up again', async t => {
+  await project('seq', { driver: 'weft', ipam: { driver: 'weft' } })
+  for (const round of ['first', 'second']) {
+    for (const host of hosts) {
+      const answer = await up(host, 'seq')
+      t.equal(answer.code, 0, `${round} up on ${host}: ${answer.err}`)
+      t.ok(await lab.until(async () => (await networks('h2')).includes('seq_app')), 'the other host has the network')
+    }
+    t.ok(await lab.until(() => reach('seq')), 'by service name, both ways')
+    t.equal((await compose('h1', 'seq', 'down')).code, 0)
+    t.ok(
+      await lab.until(async () => (await networks('h1')).includes('seq_app')),
+      'it stays while h2 has containers on it',
+    )
+    t.ok(await lab.until(async () => (await up('h1', 'seq')).code === 0), 'up again on one host')
+    t.ok(await lab.until(() => reach('seq')))
+    for (const host of hosts) t.equal((await compose(host, 'seq', 'down')).code, 0)
+    t.ok(await gone('seq_app'), 'the last down takes it away everywhere')
+  }
+})
+
+t.test('at the same moment, with the network named for good', async t => {
+  const option = { 'weft.network': 'shop' }
+  const network = { driver: 'weft', driver_opts: option, ipam: { driver: 'weft', options: option } }
+  await project('own', network) // its Docker network is own_app
+  await project('same', { ...network, name: 'shop' })
+  for (const name of ['own', 'same']) {
+    for (const answer of await Promise.all(hosts.map(host => up(host, name)))) t.equal(answer.code, 0, answer.err)
+    t.ok(await lab.until(() => reach(name)), 'one network')
+    const shown = JSON.parse(await lab.weft('h1', 'network', 'ls', '-o', 'json')) as { name: string }[]
+    t.strictSame(
+      shown.map(network => network.name),
+      ['shop'],
+    )
+    for (const answer of await Promise.all(hosts.map(host => compose(host, name, 'down')))) t.equal(answer.code, 0)
+    t.ok(await gone('shop'))
+  }
+})
+
+t.test('at the same moment, where nobody named it: one network, and who has to repeat is told', async t => {
+  await project('race', { driver: 'weft', ipam: { driver: 'weft' } })
+  let repeated = 0
+  for (let i = 0; i < 3; i++) {
+    for (const [at, { code, err }] of (await Promise.all(hosts.map(host => up(host, 'race')))).entries()) {
+      if (code === 0) continue
+      repeated++
+      t.comment(err)
+      t.ok(await lab.until(async () => (await up(hosts[at]!, 'race')).code === 0))
+    }
+    t.ok(await lab.until(() => reach('race')))
+    for (const host of hosts) t.equal((await compose(host, 'race', 'down')).code, 0)
+    t.ok(await gone('race_app'))
+  }
+  t.comment(`${repeated} of 6 had to repeat`)
+})
+
+t.test('a network from outside', async t => {
+  await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', 'given')
+  t.ok(await lab.until(async () => (await networks('h2')).includes('given')))
+  await project('ext', { external: true, name: 'given' })
+  for (const round of ['first', 'second']) {
+    for (const answer of await Promise.all(hosts.map(host => up(host, 'ext'))))
+      t.equal(answer.code, 0, `${round}: ${answer.err}`)
+    t.ok(await lab.until(() => reach('ext')))
+    for (const host of hosts) t.equal((await compose(host, 'ext', 'down')).code, 0)
+  }
+  t.ok((await networks('h1')).includes('given'), 'down leaves what was given')
+})
+
+t.test('the driver without our addresses: the error has the lines to add', async t => {
+  await project('half', { driver: 'weft' })
+  const { code, err } = await up('h1', 'half')
+  t.not(code, 0)
+  t.match(err, /ipam:/)
+  t.match(err, /driver: weft/)
+  t.notOk((await networks('h1')).includes('half_app'), 'nothing half-made')
+})
