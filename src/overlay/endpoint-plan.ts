@@ -94,6 +94,7 @@ const portRules = ({ mac, addresses, identity }: Endpoint, own: Node): string[] 
   return [
     `ether saddr != ${mac} drop`,
     'ether type 8021q drop',
+    'ether type 8021ad drop', // the kernel has taken the tag off already: the rules below would not see it
     // gateways and switches of other nodes (02:7e, 02:7f), and our own switch
     `ether daddr & ff:fe:00:00:00:00 == 02:7e:00:00:00:00 ether daddr != ${gateway} drop`,
     ...v4.map(ip => `ip saddr ${ip} ${accept}`),

@@ -207,7 +207,15 @@ const rows: Record<string, Lie[]> = {
       discovery(to, way, '8900', `00000000${hexOf(badLocal)}${hexOf(other.v6)}`, mark),
     ),
   ]),
-  'VLAN tags': ['81000005', '81000000', '8100000581000006', '88a8000581000006', '91000005'].flatMap(tag =>
+  'VLAN tags': [
+    '81000005',
+    '81000000',
+    '8100000581000006',
+    '88a80005',
+    '88a80000',
+    '88a8000581000006',
+    '91000005',
+  ].flatMap(tag =>
     [bad.v4, bad.v6].flatMap(from =>
       toBoth(`${tag} ${from}`, (to, mark) => packet(to, from, mark, bad.mac, tag + typeOf(from))),
     ),
