@@ -195,10 +195,17 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       log,
     ),
   )
+  /** After a boot no container of before lives; whoever still sends to one should stop at once. */
+  const buryThePast = async (): Promise<void> => {
+    for (const network of mirror.snapshot.networks.keys())
+      for (const { record } of mirror.snapshot.endpoints(network).values())
+        if (record.node === config.node && record.boot !== boot) await departures.add(network, record.id)
+  }
   const stop = new AbortController()
   parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })
   const startAll = async (): Promise<void> => {
     await joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal)
+    await buryThePast()
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
     nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
