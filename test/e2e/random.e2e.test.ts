@@ -101,8 +101,11 @@ const agree = async (): Promise<{ wrong: string[]; note: string }> => {
     const ms = Date.now() - from
     if (pings) matrices++
     if (pings?.wrong.length === 0 || ms > 20_000) {
-      const matrix = pings && `${pings.answered} of ${pings.tried} pings answered (matrix ${matrices})`
-      return { wrong: pings?.wrong ?? wrong, note: `agreed after ${ms} ms: ${facts} facts (look ${looks}), ${matrix}` }
+      const matrix = pings ? `${pings.answered} of ${pings.tried} pings answered` : 'no pings'
+      return {
+        wrong: pings?.wrong ?? wrong,
+        note: `${ms} ms: ${facts} facts, look ${looks}; ${matrix}, matrix ${matrices}`,
+      }
     }
     looks++
     await sleep(200)
@@ -112,7 +115,7 @@ const agree = async (): Promise<{ wrong: string[]; note: string }> => {
 t.test('before any round: the comparison sees what is missing and what is too much', async t => {
   await lab.docker('h1', 'run', '-d', '--name', 'far', '--network', 'six', ...body)
   await lab.docker('h2', 'run', '-d', '--name', 'near', '--network', 'six', ...body)
-  t.same((await agree()).wrong, [])
+  t.same((await agree()).wrong, [], 'all agree')
   const { views, store } = await look()
   const [far, near] = attachmentsOf(views) as [Attachment, Attachment]
   const { id, vni } = store.find(({ key, record }) => key[0] === 'networks' && record['name'] === 'six')!.record
@@ -133,7 +136,7 @@ t.test('before any round: the comparison sees what is missing and what is too mu
     `missing: h2 six nft: local_macs ${near.mac}`,
     'unexpected: etcd six: address 10.1.2.3 of departed on h3',
     'unexpected: h2 six N ip link: end',
-    'unexpected: h2 six N ip link: port of ?, 7 to undefined',
+    'unexpected: h2 six N ip link: orphan',
     `unexpected: h2 six nft: port of ${near.mac}: ip saddr == 192.0.2.1 accept`,
   ])
   const silent = [far.addresses.map(ip => `near -> ${ip}`), near.addresses.map(ip => `far -> ${ip}`)].flat()
@@ -232,8 +235,10 @@ const said = ({ host, steps, against }: Work): string => {
   return `${host}: ${text}${against ? ` against ${against.join(' ')}` : ''}`
 }
 
+let agreed = true
 for (let round = 1; round <= rounds; round++)
   t.test(`round ${round}`, async t => {
+    if (!agreed) return t.pass('not run', { skip: 'a round before left a difference' })
     const works = plan()
     const together = random() < 0.75
     t.comment(`${together ? 'together' : 'in turn'}: ${works.map(said).join('; ')}`)
@@ -242,5 +247,6 @@ for (let round = 1; round <= rounds; round++)
     else for (const work of works) failed.push(...(await perform(work)))
     const { wrong, note } = await agree()
     t.comment(note)
-    t.same([...failed, ...wrong], [])
+    agreed = wrong.length === 0
+    t.same([...failed, ...wrong], [], 'commands succeed, all agree')
   })

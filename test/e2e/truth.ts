@@ -210,7 +210,7 @@ const filterOf = (nft: readonly Nft[], { name, policy }: Chain): string[] => {
 /** Every fact of a switch N. */
 const switchFacts = (at: string, { fdb, link, nft: { nftables: nft = [] } }: Namespace, view: View): string[] => {
   const ports = new Map(
-    link.flatMap(({ ifname, master }) => (master && !/^(vx0|gw)$/.test(ifname) ? [[ifname, '?']] : [])),
+    link.flatMap(({ ifname, master }) => (master && !/^(vx0|gw)$/.test(ifname) ? [[ifname, '']] : [])),
   )
   // permanent: the devices' own addresses and multicast; what is neither that nor static was learned
   const rows = fdb.filter(({ state }) => state !== 'permanent')
@@ -235,7 +235,7 @@ const switchFacts = (at: string, { fdb, link, nft: { nftables: nft = [] } }: Nam
       return `${at} N ip link: ${port ? `port of ${port}, ${ifindex} to ${link_index}` : ifname}`
     }),
     ...filters.flatMap(chain => {
-      const port = ports.get(chain.name.slice('in_'.length))
+      const port = ports.get(chain.name.slice('in_'.length)) || `unknown (${chain.name})`
       return filterOf(nft, chain).map(rule => `${at} nft: port of ${port}: ${rule}`)
     }),
     ...elements.filter(([name]) => !/zone/.test(String(name))).map(([name, one]) => `${at} nft: ${name} ${one}`),
