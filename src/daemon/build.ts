@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
 import { type Clock, sleep, systemClock } from '../base/clock.ts'
-import { describe, WeftError } from '../base/errors.ts'
+import { codeOf, describe, WeftError } from '../base/errors.ts'
 import { readIfPresent, writeDurably } from '../base/file.ts'
 import { type Lifecycle, openLifecycle } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
@@ -195,6 +195,12 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       log,
     ),
   )
+  /** Without a store that can be believed, the state of before is served if it has this node; else joining comes first. */
+  const knownHere = async (joined: Promise<void>): Promise<void> => {
+    await Promise.race([joined, mirror.ready(stop.signal)])
+    const own = mirror.snapshot.nodes.get(config.node)?.record
+    if (own?.instance !== identity.instance || own.fenced !== undefined) await joined
+  }
   /** After a boot no container of before lives; whoever still sends to one should stop at once. */
   const buryThePast = async (): Promise<void> => {
     for (const network of mirror.snapshot.networks.keys())
@@ -204,13 +210,17 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const stop = new AbortController()
   parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })
   const startAll = async (): Promise<void> => {
-    await joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal)
+    const late = Promise.withResolvers<void>()
+    const joined = joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal, late.resolve)
+    await Promise.race([joined, late.promise.then(() => knownHere(joined))])
     await buryThePast()
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
-    nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
-    departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
-    parts.add('sweeper', openSweeper(context, pools))
+    joined.then(() => {
+      nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
+      departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
+      parts.add('sweeper', openSweeper(context, pools))
+    }, fail)
     workloads = parts.add(
       'workloads',
       openWorkloads({
@@ -269,7 +279,7 @@ const gatewaysHere = (bindings: Bindings, { networks }: Snapshot): ReadonlyMap<N
     }),
   )
 
-/** The store may come later than we do; a refusal (name or VTEP alive elsewhere) ends the program. */
+/** The store may come later than we do, or not be believed yet (`late` is called then); a refusal (name or VTEP alive elsewhere) ends the program. */
 const joinCluster = async (
   nodes: Nodes,
   config: Config,
@@ -277,6 +287,7 @@ const joinCluster = async (
   log: Log,
   clock: Clock,
   signal: AbortSignal,
+  late: () => void = () => {},
 ): Promise<void> => {
   const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts.vtep) }
   for (let waits = 0; ; waits++) {
@@ -284,8 +295,9 @@ const joinCluster = async (
       await nodes.join(facts, defaults, signal)
       return
     } catch (error) {
-      const wait = error instanceof WeftError && (error.code === 'STORE_UNAVAILABLE' || error.code === 'TIMEOUT')
+      const wait = ['STORE_UNAVAILABLE', 'STORE_SUSPECT', 'TIMEOUT'].includes(codeOf(error))
       if (!wait || signal.aborted) throw error
+      late()
       if (waits % 10 === 0) log.warn({ err: describe(error) }, 'waiting for the store')
       await sleep(clock, 1000, signal)
     }

@@ -57,13 +57,10 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
       else believed.delete(key)
     }
     revision = at
-    see(at)
+    if (at > seen) seen = at
     const cluster = clusterId(believed.get(keys.cluster))
     if (engine !== undefined && cluster !== undefined) ids = { engine, cluster }
-  }
-  const see = (at: bigint): void => {
-    if (at > seen) seen = at
-    disk.touch()
+    disk.append(changes)
   }
 
   const begin = (prefix: string): { entries: readonly Entry[]; revision: bigint } => ({
@@ -185,7 +182,10 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
     },
     async commit(compares, writes, call) {
       const at = await inner.commit(compares, writes, await enter('commit', call))
-      see(at)
+      if (at > seen) {
+        seen = at
+        disk.append([])
+      }
       return at
     },
     watch: (prefix, signal) =>
@@ -197,8 +197,7 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
       if (!suspicion) return
       ids = undefined
       seen = 0n
-      disk.touch()
-      await disk.flush()
+      disk.append([])
       log.warn({ doubted: suspicion.message }, 'store accepted by the operator')
       accepted.resolve()
     },
@@ -207,7 +206,7 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
         await inner.close()
         stop.abort(closedError())
         await running
-        await disk.flush()
+        await disk.close()
       })()
       return closing
     },

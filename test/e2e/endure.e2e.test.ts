@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// It endures: the agent, the engine, the store and the kernel's objects are taken away, packets go on.
+// It endures: the agent, the engine and the kernel's objects are taken away, packets go on.
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { idle, openLab, server } from './lab.ts'
+import { startMonitors, startPing } from './witness.ts'
 
 const lab = await openLab('end', 2, '--live-restore')
 t.teardown(() => lab.close())
@@ -20,51 +21,8 @@ const repairs = async (host: string): Promise<Record<string, number>> =>
     }
   ).reconciler.repairs
 
-/** Pings 500 times a second from `one` to `two`, for `seconds`; the answer is how many were lost. */
-const ping = (seconds: number) => {
-  const count = seconds * 500
-  const running = lab.background(
-    'docker',
-    'h1',
-    'exec',
-    'one',
-    'ping',
-    '-q',
-    '-c',
-    String(count),
-    '-i',
-    '0.002',
-    '-W',
-    '2',
-    address,
-  )
-  const over = new Promise(resolve => running.child.once('close', resolve))
-  return async (): Promise<number> => {
-    await over
-    const [, sent, received] = /(\d+) packets transmitted, (\d+) packets received/.exec(running.out()) ?? []
-    if (Number(sent) !== count) throw new Error(`only ${sent} pings: ${running.out()}`)
-    return Number(sent) - Number(received)
-  }
-}
-
-/** Everything that is written to the kernel of a host while it runs. */
-const monitors = (host: string) => {
-  const all = [
-    lab.background('exec', host, 'ip', 'monitor', 'link', 'address', 'nexthop'),
-    lab.background('exec', host, 'nft', 'monitor'),
-    ...(['n', 'm'] as const).flatMap(which => [
-      lab.background('exec', host, 'ip', 'netns', 'exec', `weft-${which}${vni}`, 'ip', 'monitor', 'all'),
-      lab.background('exec', host, 'ip', 'netns', 'exec', `weft-${which}${vni}`, 'nft', 'monitor'),
-    ]),
-  ]
-  return async (): Promise<string> => {
-    await Promise.all(all.map(one => one.stop()))
-    return all
-      .map(one => one.out())
-      .join('')
-      .trim()
-  }
-}
+const ping = (seconds: number) => startPing(lab, 'h1', 'one', address, seconds)
+const monitors = (host: string) => startMonitors(lab, host, vni)
 
 for (const signal of ['stop', 'kill'] as const)
   t.test(`weftd: ${signal} and start during traffic: no packet lost, no write to the kernel`, async t => {
@@ -122,41 +80,4 @@ t.test('dockerd killed and started with live-restore: no packet lost, nothing re
   t.ok(await lab.until(async () => (await lab.tryDocker('h2', 'ps', '-q')).out !== '', 20_000))
   t.equal(await lost(), 0)
   t.match(await lab.weft('h1', 'endpoint', 'ls'), /two/)
-})
-
-t.test('etcd away: traffic and names go on, docker stop does not wait; back: all is right', async t => {
-  await lab.docker('h1', 'run', '-d', '--network', 'app', '--name', 'goes', 'busybox', ...idle)
-  const lost = ping(15)
-  await lab.ok('kill', 'store', 'etcd')
-  await sleep(2500)
-  t.equal((await lab.tryDocker('h1', 'exec', 'one', 'ping', '-c', '1', '-W', '2', 'two')).code, 0, 'names')
-  const from = Date.now()
-  await lab.docker('h1', 'rm', '-f', 'goes')
-  t.ok(Date.now() - from < 5000, `docker rm -f took ${Date.now() - from} ms`)
-  const run = Date.now()
-  const answer = await lab.tryDocker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'true')
-  t.ok(Date.now() - run < 15_000, `docker run answered after ${Date.now() - run} ms`)
-  if (answer.code !== 0) t.match(answer.err, /etcd|store/)
-  t.equal((await lab.try('weft', 'h1', 'status')).code, 1, 'status is loud')
-  await lab.ok('start', 'store', 'etcd')
-  t.ok(await lab.until(async () => (await lab.try('weft', 'h1', 'status')).code === 0, 15_000), 'right again')
-  t.equal(await lost(), 0)
-  t.notMatch(await lab.weft('h1', 'endpoint', 'ls'), /goes/)
-  await lab.docker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'ping', '-c', '1', '-W', '2', 'two')
-})
-
-t.test('etcd emptied while we run: not one row goes, status is loud, accepting it makes it so', async t => {
-  const ended = monitors('h1')
-  const backup = await lab.exec('store', 'etcdctl', 'get', '--prefix', '/weft/v1/', '--keys-only')
-  t.match(backup, /endpoints/)
-  await sleep(500)
-  await lab.exec('store', 'etcdctl', 'del', '--prefix', '/weft/v1/')
-  await sleep(2000)
-  t.equal((await lab.tryDocker('h1', 'exec', 'one', 'ping', '-c', '1', '-W', '2', address)).code, 0)
-  t.equal(await ended(), '', 'no write to the kernel')
-  const status = await lab.try('weft', 'h1', 'status')
-  t.equal(status.code, 1)
-  t.match(status.out, /not believed: it is empty.*weft store accept/)
-  const refused = await lab.tryDocker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'true')
-  t.match(refused.err, /store is not believed/)
 })

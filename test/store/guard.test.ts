@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, writeFileSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -259,6 +259,38 @@ t.test('a start without a store: the state of before, then unavailable; calls sa
   t.match(last(watch), { kind: 'unavailable', error: { code: 'STORE_UNAVAILABLE' } })
   t.same(watch.state, before.state)
   await t.rejects(store.commit([], [put('x')], { timeoutMs: 1000 }), { code: 'STORE_UNAVAILABLE' })
+  await watch.close()
+})
+
+t.test('a kill loses nothing of what was believed, also while a snapshot is being made', async t => {
+  const parts = await options(t)
+  const first = await guarded(t, await openEmbeddedStore({}), parts)
+  const states = async (name: string): Promise<ReadonlyMap<string, string>> => {
+    const { dir } = await options(t)
+    await cp(parts.dir, dir, { recursive: true })
+    const second = await guarded(t, await openEmbeddedStore({}), { ...parts, dir })
+    const watch = follow(second, '')
+    t.ok(await doubted(watch), `${name}: not believed`)
+    await watch.close()
+    await second.close()
+    return watch.state
+  }
+  await fill(first)
+  const watch = follow(first, '')
+  t.ok(await watch.until(() => watch.state.size === 33))
+  t.same(await states('filled'), watch.state)
+  await first.commit([], [{ kind: 'delete', key: 'endpoints/n/1' }, put('endpoints/n/2', 'changed')])
+  t.ok(await watch.until(() => watch.state.size === 32))
+  t.same(await states('changed'), watch.state)
+  // larger than what makes a new snapshot
+  const large = 'x'.repeat(300_000)
+  for (let i = 0; i < 5; i++) await first.commit([], [put(`endpoints/n/large${i}`, large)])
+  t.ok(await watch.until(() => watch.state.size === 37))
+  t.same(await states('folding'), watch.state)
+  t.ok(await watch.until(() => existsSync(join(parts.dir, 'snapshot.json'))))
+  t.same(await states('folded'), watch.state)
+  appendFileSync(join(parts.dir, 'changes'), '[{"engine":"torn')
+  t.same(await states('torn'), watch.state)
   await watch.close()
 })
 

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// The store is away for a minute, emptied, restored from an older copy, swapped for another: packets and names go on,
+// not one row leaves the kernel, and weft status is loud until the right one is back or an operator accepts it.
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { openAgreement } from './agree.ts'
+import { idle, openLab } from './lab.ts'
+import { startMonitors, startPing } from './witness.ts'
+
+const lab = await openLab('store', 2)
+t.teardown(() => lab.close())
+const { agree } = openAgreement(lab, ['h1', 'h2'])
+const state = `${process.env['WEFT_LAB_DIR'] ?? '/var/lib/weft-lab'}/store/s1`
+
+await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--ipv6', 'app')
+await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=app')) !== '')
+const run = (host: string, name: string) =>
+  lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, 'busybox', ...idle)
+await run('h1', 'one')
+await run('h2', 'two')
+const vni = await lab.vni('h1', 'app')
+const address = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.app.IPAddress}}', 'two')
+const reaches = async (): Promise<boolean> =>
+  (await lab.tryDocker('h1', 'exec', 'one', 'ping', '-c', '1', '-W', '2', address)).code === 0
+const names = async (): Promise<boolean> => (await lab.tryDocker('h1', 'exec', 'one', 'nslookup', 'two')).code === 0
+const right = async (): Promise<boolean> =>
+  (await Promise.all(['h1', 'h2'].map(host => lab.try('weft', host, 'status')))).every(({ code }) => code === 0)
+/** Is every weftd loud, and does Docker's user hear it? */
+const loud = async (t: Test, why: RegExp): Promise<void> => {
+  for (const host of ['h1', 'h2']) {
+    const status = await lab.until(async () => {
+      const answer = await lab.try('weft', host, 'status')
+      return answer.code === 1 && why.test(answer.out) ? answer : undefined
+    }, 15_000)
+    t.ok(status, `${host} says so`)
+  }
+  const refused = await lab.tryDocker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'true')
+  t.not(refused.code, 0)
+  t.match(refused.err, /store is not believed/)
+}
+/** With etcd stopped: its data goes aside and something else takes its place. */
+const swap = async (work: () => Promise<void>): Promise<void> => {
+  await lab.ok('stop', 'store', 'etcd')
+  await work()
+  await lab.ok('start', 'store', 'etcd')
+}
+const shell = (command: string) => lab.exec('store', 'sh', '-c', command)
+
+t.test('a minute without etcd', async t => {
+  await run('h1', 'goes')
+  const lost = startPing(lab, 'h1', 'one', address, 60)
+  await lab.ok('kill', 'store', 'etcd')
+  const from = Date.now()
+  await sleep(2500)
+  t.ok(await names(), 'names')
+  const removal = Date.now()
+  await lab.docker('h1', 'rm', '-f', 'goes')
+  t.ok(Date.now() - removal < 5000, `docker rm -f took ${Date.now() - removal} ms`)
+  const start = Date.now()
+  const answer = await lab.tryDocker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'true')
+  t.ok(Date.now() - start < 10_000, `docker run was answered after ${Date.now() - start} ms`)
+  t.match(answer.err, /etcd/)
+  t.equal((await lab.try('weft', 'h1', 'status')).code, 1, 'status is loud')
+  await sleep(58_000 - (Date.now() - from))
+  t.ok(await names(), 'names, still')
+  await lab.ok('start', 'store', 'etcd')
+  const back = Date.now()
+  t.ok(await lab.until(right, 15_000))
+  t.comment(`right again ${Date.now() - back} ms after etcd answered`)
+  t.equal(await lost(), 0, 'packets lost')
+  await lab.docker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'ping', '-c', '1', '-W', '2', 'two')
+  const { wrong, note } = await agree()
+  t.same(wrong, [], note)
+})
+
+t.test('emptied while we run', async t => {
+  await shell(`etcdctl get --prefix /weft/v1/ -w json > ${state}/copy.json`)
+  const ended = startMonitors(lab, 'h1', vni)
+  await sleep(500)
+  await swap(() => shell(`cp -a ${state}/data ${state}/right`).then(() => {}))
+  t.ok(await lab.until(right, 15_000))
+  await shell('etcdctl del --prefix /weft/v1/')
+  await loud(t, /not believed: it is empty.*weft store accept/)
+  t.ok(await reaches())
+  t.equal(await ended(), '', 'no write to the kernel')
+  await swap(() => shell(`rm -rf ${state}/data; cp -a ${state}/right ${state}/data`).then(() => {}))
+  t.ok(await lab.until(right, 20_000), 'the right one is back, and believed by itself')
+  const { wrong, note } = await agree()
+  t.same(wrong, [], note)
+})
+
+for (const weftd of ['while we run', 'while we are down'] as const) {
+  const during = async (work: () => Promise<void>): Promise<void> => {
+    const hosts = weftd === 'while we run' ? [] : ['h1', 'h2']
+    for (const host of hosts) await lab.ok('kill', host, 'weftd')
+    await work()
+    for (const host of hosts) await lab.ok('start', host, 'weftd')
+  }
+
+  t.test(`swapped for another ${weftd}`, async t => {
+    const ended = startMonitors(lab, 'h1', vni)
+    await sleep(500)
+    await during(() => swap(() => shell(`mv ${state}/data ${state}/right.2`).then(() => {})))
+    await loud(t, /not believed: /)
+    t.ok(await reaches())
+    t.ok(await names())
+    t.equal(await ended(), '', 'no write to the kernel')
+    await swap(() => shell(`rm -rf ${state}/data; mv ${state}/right.2 ${state}/data`).then(() => {}))
+    t.ok(await lab.until(right, 20_000), 'believed again')
+  })
+
+  t.test(`restored from an older copy ${weftd}`, async t => {
+    await swap(() => shell(`rm -rf ${state}/older; cp -a ${state}/data ${state}/older`).then(() => {}))
+    t.ok(await lab.until(right, 20_000))
+    await run('h2', 'young')
+    t.same((await agree()).wrong, [])
+    const ended = startMonitors(lab, 'h1', vni)
+    await sleep(500)
+    await during(() =>
+      swap(() => shell(`mv ${state}/data ${state}/newest; cp -a ${state}/older ${state}/data`).then(() => {})),
+    )
+    await loud(t, /not believed: /)
+    t.ok(await reaches())
+    t.equal(
+      (await lab.tryDocker('h1', 'exec', 'one', 'ping', '-c', '1', '-W', '2', 'young')).code,
+      0,
+      'the young one too',
+    )
+    t.equal(await ended(), '', 'no write to the kernel')
+    await swap(() => shell(`rm -rf ${state}/data; mv ${state}/newest ${state}/data`).then(() => {}))
+    t.ok(await lab.until(right, 20_000), 'believed again')
+    await lab.docker('h2', 'rm', '-f', 'young')
+    const { wrong, note } = await agree()
+    t.same(wrong, [], note)
+  })
+}
+
+t.test('an older copy that is meant: accepted, it is the state', async t => {
+  await swap(() => shell(`rm -rf ${state}/older; cp -a ${state}/data ${state}/older`).then(() => {}))
+  t.ok(await lab.until(right, 20_000))
+  await run('h2', 'young')
+  await swap(() => shell(`rm -rf ${state}/data; cp -a ${state}/older ${state}/data`).then(() => {}))
+  await loud(t, /not believed: /)
+  for (const host of ['h1', 'h2']) await lab.weft(host, 'store', 'accept')
+  t.ok(await lab.until(right, 20_000))
+  await lab.docker('h2', 'restart', '-t', '0', 'young')
+  const { wrong, note } = await agree()
+  t.same(wrong, [], note)
+})

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who sees what happens meanwhile: pings that count their losses, and everything that is written to a host's kernel.
+import type { Lab } from './lab.ts'
+
+const perSecond = 1000
+
+/** Pings 1,000 times a second from a container for so many seconds; the answer is how many were lost. */
+export const startPing = (lab: Lab, host: string, container: string, to: string, seconds: number) => {
+  const count = seconds * perSecond
+  const pace = ['-q', '-c', String(count), '-i', String(1 / perSecond), '-W', '2']
+  const running = lab.background('docker', host, 'exec', container, 'ping', ...pace, to)
+  const over = new Promise(resolve => running.child.once('close', resolve))
+  return async (): Promise<number> => {
+    await over
+    const [, sent, received] = /(\d+) packets transmitted, (\d+) packets received/.exec(running.out()) ?? []
+    if (Number(sent) !== count) throw new Error(`only ${sent} pings: ${running.out()}`)
+    return Number(sent) - Number(received)
+  }
+}
+
+/** What the kernel finds out about its neighbours by itself. */
+const learned = /^\[NEIGH\].* (REACHABLE|STALE|DELAY|PROBE|INCOMPLETE|FAILED)\s*$/
+
+/** Everything that is written to the kernel of a host while it runs: its own tables and links, and those of N and M. */
+export const startMonitors = (lab: Lab, host: string, vni: number) => {
+  const inside = (which: string, ...command: string[]) =>
+    lab.background('exec', host, 'ip', 'netns', 'exec', `weft-${which}${vni}`, ...command)
+  const all = [
+    lab.background('exec', host, 'ip', 'monitor', 'link', 'address', 'nexthop'),
+    lab.background('exec', host, 'nft', 'monitor'),
+    ...['n', 'm'].flatMap(which => [inside(which, 'ip', 'monitor', 'all'), inside(which, 'nft', 'monitor')]),
+  ]
+  return async (): Promise<string> => {
+    await Promise.all(all.map(one => one.stop()))
+    return all
+      .map(one => one.out())
+      .join('')
+      .split('\n')
+      .filter(line => line !== '' && !learned.test(line))
+      .join('\n')
+  }
+}
+
+/** A TCP stream between containers, a line each 50 ms; true from `whole` when every line has come in order. */
+export const startStream = async (lab: Lab, from: [string, string], to: [string, string], address: string) => {
+  const port = '7007'
+  const sink = lab.background('docker', to[0], 'exec', to[1], 'nc', '-l', '-p', port)
+  const write = 'i=0; while :; do i=$((i+1)); echo $i; usleep 50000; done'
+  // the listener may not be there yet
+  const source = lab.background(
+    'docker',
+    from[0],
+    'exec',
+    from[1],
+    'sh',
+    '-c',
+    `sleep 1; { ${write}; } | nc ${address} ${port}`,
+  )
+  await lab.until(async () => sink.out().includes('\n'), 20_000)
+  return async (): Promise<{ lines: number; whole: boolean }> => {
+    const before = sink.out().trim().split('\n').length
+    await lab.until(async () => sink.out().trim().split('\n').length > before + 10, 20_000)
+    const lines = sink.out().trim().split('\n').map(Number)
+    await Promise.all([source.stop(), sink.stop()])
+    return { lines: lines.length, whole: lines.length > before + 10 && lines.every((n, i) => n === i + 1) }
+  }
+}
