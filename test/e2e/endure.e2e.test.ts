@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // It endures: the agent, the engine and the kernel's objects are taken away, packets go on.
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { idle, openLab, server } from './lab.ts'
-import { startMonitors, startPing } from './witness.ts'
+import { startMonitors, startPing, startStream } from './witness.ts'
 
+const root = fileURLToPath(new URL('../../', import.meta.url))
 const lab = await openLab('end', 2, '--live-restore')
 t.teardown(() => lab.close())
 
@@ -24,19 +28,76 @@ const repairs = async (host: string): Promise<Record<string, number>> =>
 const ping = (seconds: number) => startPing(lab, 'h1', 'one', address, seconds)
 const monitors = (host: string) => startMonitors(lab, host, vni)
 
+/** What goes on while something happens to weftd: packets, an open stream, and who writes to the kernel. */
+const meanwhile = async (seconds: number, work: () => Promise<void>) => {
+  const stream = await startStream(lab, ['h1', 'one'], ['h2', 'two'], address)
+  const ended = monitors('h2')
+  const lost = ping(seconds)
+  await sleep(1000)
+  await work()
+  await lab.until(async () => (await lab.try('weft', 'h2', 'status')).code === 0)
+  await sleep(1000)
+  return { lost: await lost(), stream: await stream(), written: await ended() }
+}
+
+// a bridge tells of every new port once more when its forward delay is over: 15 s, without anybody writing
+await sleep(16_000)
+
 for (const signal of ['stop', 'kill'] as const)
   t.test(`weftd: ${signal} and start during traffic: no packet lost, no write to the kernel`, async t => {
-    const ended = monitors('h2')
-    const lost = ping(4)
-    await sleep(1000)
-    await lab.ok(signal, 'h2', 'weftd')
-    await sleep(500)
-    await lab.ok('start', 'h2', 'weftd')
-    await lab.until(async () => (await lab.try('weft', 'h2', 'status')).code === 0)
-    await sleep(1000)
-    t.equal(await lost(), 0, 'packets lost')
-    t.equal(await ended(), '', 'kernel writes')
+    const { lost, stream, written } = await meanwhile(5, async () => {
+      await lab.ok(signal, 'h2', 'weftd')
+      await sleep(500)
+      await lab.ok('start', 'h2', 'weftd')
+    })
+    t.equal(lost, 0, 'packets lost')
+    t.ok(stream.whole, `stream unbroken: ${stream.lines} lines`)
+    t.equal(written, '', 'kernel writes')
   })
+
+t.test('weftd replaced by a build whose plan differs in one object: that one is written, no packet lost', async t => {
+  const build = await mkdtemp(join(root, '.weft-other-build-'))
+  t.teardown(() => rm(build, { recursive: true }))
+  await cp(join(root, 'dist'), build, { recursive: true })
+  const plan = join(build, 'overlay/switch-plan.js')
+  const text = await readFile(plan, 'utf8')
+  const changed = text.replace(
+    "'icmpv6 type nd-router-solicit accept'",
+    "'icmpv6 type nd-router-solicit counter accept'",
+  )
+  t.not(changed, text)
+  await writeFile(plan, changed)
+  const state = `${process.env['WEFT_LAB_DIR'] ?? '/var/lib/weft-lab'}/end/h2`
+  const flags = {
+    node: 'h2',
+    vtep: '10.9.0.2',
+    'underlay-dev': 'eth0',
+    store: 'etcd://10.9.0.241:2379',
+    'data-dir': `${state}/weft`,
+    'plugin-socket': '/run/docker/plugins/weft.sock',
+  }
+  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value])
+  let other: ReturnType<typeof lab.background> | undefined
+  const { lost, stream, written } = await meanwhile(6, async () => {
+    await lab.ok('stop', 'h2', 'weftd')
+    other = lab.background('exec', 'h2', process.execPath, join(build, 'main.js'), ...args)
+    t.ok(await lab.until(async () => other?.out().includes('"reconciled"') ?? false))
+  })
+  t.equal(lost, 0, 'packets lost')
+  t.ok(stream.whole, `stream unbroken: ${stream.lines} lines`)
+  const lines = written.split('\n').filter(line => !/# new generation/.test(line))
+  t.ok(lines.length > 0, 'it is written')
+  t.same(
+    lines.filter(line => !/^(add|delete|flush) (rule|chain) netdev weft discovery/.test(line)),
+    [],
+    'and nothing else',
+  )
+  const back = await meanwhile(6, async () => {
+    await other?.stop()
+    await lab.ok('start', 'h2', 'weftd')
+  })
+  t.equal(back.lost, 0, 'packets lost on the way back')
+})
 
 t.test('what somebody breaks is repaired within a second, counted, and nothing else is touched', async t => {
   const works = async (): Promise<boolean> =>

@@ -44,7 +44,8 @@ export const startMonitors = (lab: Lab, host: string, vni: number) => {
 /** A TCP stream between containers, a line each 50 ms; true from `whole` when every line has come in order. */
 export const startStream = async (lab: Lab, from: [string, string], to: [string, string], address: string) => {
   const port = '7007'
-  const sink = lab.background('docker', to[0], 'exec', to[1], 'nc', '-l', '-p', port)
+  // nc ends when either side has nothing to say
+  const sink = lab.background('docker', to[0], 'exec', to[1], 'sh', '-c', `sleep 100000 | nc -l -p ${port}`)
   const write = 'i=0; while :; do i=$((i+1)); echo $i; usleep 50000; done'
   // the listener may not be there yet
   const source = lab.background(
