@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random work on three hosts: after every round all that can be looked at agrees with docker inspect, and pings pass
 // exactly between those that share a network. WEFT_SEED replays a run.
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { openAgreement } from './agree.ts'
 import { openLab } from './lab.ts'
-import {
-  type Attachment,
-  attachmentsOf,
-  differences,
-  expected,
-  parseStore,
-  parseView,
-  type Store,
-  seen,
-  type View,
-  viewScript,
-} from './truth.ts'
+import { type Attachment, attachmentsOf } from './truth.ts'
 
 const rounds = Number(process.env['WEFT_ROUNDS'] ?? 20)
 const seed = Number(process.env['WEFT_SEED'] ?? Date.now()) >>> 0
@@ -58,59 +47,7 @@ await lab.until(async () => {
   return shown.every(ids => ids.split('\n').length === names.length)
 }, 30_000)
 
-const look = async (): Promise<{ views: View[]; store: Store; facts: number; wrong: string[] }> => {
-  const [store, ...views] = await Promise.all([
-    lab.exec('store', 'etcdctl', 'get', '--prefix', '/weft/v1/', '-w', 'json').then(parseStore),
-    ...hosts.map(async host => parseView(host, await lab.exec(host, 'sh', '-c', viewScript))),
-  ])
-  const facts = expected(views, store)
-  return { views, store, facts: facts.length, wrong: differences(facts, seen(views, store)) }
-}
-
-/** Every container pings every address of the others, all at once. */
-const ping = async (views: readonly View[]): Promise<{ tried: number; answered: number; wrong: string[] }> => {
-  const all = attachmentsOf(views)
-  let tried = 0
-  const script = ({ containers }: View): string => {
-    const ofOne = containers.map(({ Id, Name, State: { Pid } }) => {
-      const targets = all.filter(({ id }) => id !== Id).flatMap(({ addresses }) => addresses)
-      tried += targets.length
-      return targets.map(ip => {
-        const command = `nsenter -t ${Pid} -n ping -n -c1 -W1 ${ip}`
-        return `{ ${command} > /dev/null 2>&1 && echo 'ping ${Name.slice(1)} -> ${ip}'; } &`
-      })
-    })
-    return [...ofOne.flat(), 'wait'].join('\n')
-  }
-  const out = await Promise.all(views.map(view => lab.exec(view.host, 'sh', '-c', script(view))))
-  // those that share a network answer each other there, nobody else does
-  const reached = (from: Attachment): string[] => {
-    const peers = all.filter(to => to.network === from.network && to.id !== from.id)
-    return peers.flatMap(({ addresses }) => addresses.map(ip => `ping ${from.container} -> ${ip}`))
-  }
-  const answers = out.flatMap(text => text.split('\n').filter(Boolean))
-  return { tried, answered: answers.length, wrong: differences(all.flatMap(reached), answers) }
-}
-
-/** Until all agree; gives the last differences. */
-const agree = async (): Promise<{ wrong: string[]; note: string }> => {
-  const from = Date.now()
-  for (let looks = 1, matrices = 0; ; ) {
-    const { views, facts, wrong } = await look()
-    const pings = wrong.length > 0 ? undefined : await ping(views)
-    const ms = Date.now() - from
-    if (pings) matrices++
-    if (pings?.wrong.length === 0 || ms > 20_000) {
-      const matrix = pings ? `${pings.answered} of ${pings.tried} pings answered` : 'no pings'
-      return {
-        wrong: pings?.wrong ?? wrong,
-        note: `${ms} ms: ${facts} facts, look ${looks}; ${matrix}, matrix ${matrices}`,
-      }
-    }
-    looks++
-    await sleep(200)
-  }
-}
+const { look, ping, agree } = openAgreement(lab, hosts)
 
 t.test('before any round: the comparison sees what is missing and what is too much', async t => {
   await lab.docker('h1', 'run', '-d', '--name', 'far', '--network', 'six', ...body)
