@@ -49,13 +49,16 @@ export interface Networks {
 export const openNetworks = (context: Context, bindings: Bindings, pools: Pools): Networks => {
   const { store, mirror, node } = context
 
-  const create = (request: NetworkRequest, signal: AbortSignal): Promise<Network> =>
+  const create = (request: NetworkRequest, signal: AbortSignal): Promise<Versioned<Network>> =>
     attempt(context, signal, async () => {
       const options = parseOptions(request.options)
       const claims = await Promise.all(request.pools.map(pool => pools.holder(pool.prefix, signal)))
       const id = claims[0]!.record.network
       const known = await store.get(keys.network(id), { signal })
-      if (known) return join(decode('network', known.key, known.value), request, options.network)
+      if (known) {
+        const record = join(decode('network', known.key, known.value), request, options.network)
+        return { record, revision: known.revision }
+      }
       return make(id, request, claims, signal)
     })
 
@@ -84,7 +87,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     request: NetworkRequest,
     claims: readonly Versioned<PoolClaim>[],
     signal: AbortSignal,
-  ): Promise<Network> => {
+  ): Promise<Versioned<Network>> => {
     const options = parseOptions(request.options)
     const cluster = mirror.snapshot.cluster!.record
     const wanted = claims.find(claim => claim.record.wanted !== undefined)?.record.wanted
@@ -139,7 +142,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       }),
     ]
     try {
-      await store.commit(compares, writes, { signal })
+      return { record, revision: await store.commit(compares, writes, { signal }) }
     } catch (error) {
       if (error instanceof ConflictError && options.vni !== undefined && (await store.get(keys.vni(vni), { signal })))
         throw new WeftError(
@@ -148,7 +151,6 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         )
       throw error
     }
-    return record
   }
 
   const freeVni = async (signal: AbortSignal): Promise<number> => {
@@ -171,9 +173,11 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     async create(request, signal) {
       if (request.pools.length === 0)
         throw new WeftError('INVALID', 'a weft network needs a subnet: use --ipam-driver weft')
-      const network = await create(request, signal)
-      await bindings.bind(request.docker, network.id)
-      return network
+      const { record, revision } = await create(request, signal)
+      // a binding without a record in the mirror would be taken for one whose network is gone
+      await mirror.reached(revision, signal)
+      await bindings.bind(request.docker, record.id)
+      return record
     },
     introduce: (id, face, signal) =>
       attempt(context, signal, async () => {

@@ -144,10 +144,12 @@ const answers = (path: string): Promise<boolean> =>
     socket.once('error', () => resolve(false))
   })
 
+/** A moment after the signal: whoever waited inside knows better what has not come. */
 const rejection = (signal: AbortSignal): Promise<never> =>
   new Promise((_, reject) => {
-    if (signal.aborted) return reject(signal.reason as Error)
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+    const soon = (): void => void setTimeout(() => reject(signal.reason as Error), 20)
+    if (signal.aborted) return soon()
+    signal.addEventListener('abort', soon, { once: true })
   })
 
 const readBody = async (request: IncomingMessage): Promise<string> => {
