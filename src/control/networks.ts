@@ -237,11 +237,12 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         const known = await current(id, signal)
         const next = known && change(known.record)
         if (!next) return
-        await store.commit(
+        const revision = await store.commit(
           [{ key: keys.network(id), is: 'at', revision: known.revision }],
           [{ kind: 'put', key: keys.network(id), value: encode('network', next) }],
           { signal },
         )
+        await mirror.reached(revision, signal)
       }),
   }
 }

@@ -175,9 +175,10 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
         else todo.push({ kind: 'add', object: desired })
       } else if (desired && actual && !sameObject(desired, actual)) {
         todo.push({ kind: 'replace', object: desired, old: actual })
-      } else if (!desired && actual && actual.kind !== 'sysctl') {
-        // what is inside a namespace goes with it
-        if (actual.kind === 'netns' || !gone(nsOf(actual))) todo.push({ kind: 'remove', object: actual })
+      } else if (!desired && actual) {
+        // what is inside a namespace goes with it; a sysctl stays as it is, and may go with its link
+        if (actual.kind !== 'sysctl' && (actual.kind === 'netns' || !gone(nsOf(actual))))
+          todo.push({ kind: 'remove', object: actual })
         else observed.delete(key)
       }
     }
