@@ -20,6 +20,7 @@ import { openNetworks } from '../control/networks.ts'
 import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
 import { openSweeper } from '../control/sweeper.ts'
+import { openDirectory, throughHost } from '../dns/directory.ts'
 import { openResolver } from '../dns/resolver.ts'
 import { type DnsServer, type NamespaceSockets, openDnsServer } from '../dns/server.ts'
 import { openEngine } from '../docker/engine.ts'
@@ -37,7 +38,7 @@ import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
 import type { Host } from '../overlay/host.ts'
 import { slots } from '../overlay/links.ts'
-import { containerEnd, gatewayLink, gatewayNs } from '../overlay/names.ts'
+import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../overlay/names.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Config } from './config.ts'
@@ -101,6 +102,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     closed4: !facts.forwards4,
     closed6: identity.closed6,
     acceptsRa: facts.acceptsRa,
+    resolver: config.resolver,
     dockerUser: facts.dockerUser,
   })
   const reconciler = parts.add('reconciler', openReconciler({ mirror, kernel, host, clock, log }))
@@ -132,12 +134,12 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     open: (ns, type, address, port) => netnsSocket(pathOf(ns), { type, address, port, reuseAddr: true }),
     async identity(ns) {
       // a socket bound before its address is there would answer from another: the kernel leaves the source open
-      const address = `address ${ns} ${gatewayLink} ${config.resolver}/32`
+      const address = `address ${ns} ${ns === '' ? resolverLink : gatewayLink} ${config.resolver}/32`
       if (!reconciler.has(address)) throw new WeftError('NOT_REACHED', `${address} is not there yet`)
       return netnsInode(pathOf(ns))
     },
   }
-  const resolver = openResolver(mirror.snapshot, () => facts.resolvers)
+  const resolver = openResolver(openDirectory(mirror), () => facts.resolvers)
   const plugin = parts.add(
     'plugin',
     await openPluginServer({
@@ -271,13 +273,15 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
 }
 
+/** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
 const gatewaysHere = (bindings: Bindings, { networks }: Snapshot): ReadonlyMap<NetworkId, string> =>
-  new Map(
-    [...bindings.bound.keys()].flatMap(id => {
+  new Map([
+    [throughHost, ''] as const,
+    ...[...bindings.bound.keys()].flatMap(id => {
       const network = networks.get(id)?.record
       return network ? [[id, gatewayNs(network.vni)] as const] : []
     }),
-  )
+  ])
 
 /** The store may come later than we do, or not be believed yet (`late` is called then); a refusal (name or VTEP alive elsewhere) ends the program. */
 const joinCluster = async (

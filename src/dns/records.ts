@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which names there are: pure functions of the snapshot. A name is answered from the networks of the container that
+// Which names there are: pure functions of the directory. A name is answered from the networks of the container that
 // asks; `<name>.<network>.weft` and `<node>.weft` from everywhere. Equal names give all addresses.
 import { type Family, familyOf } from '../model/address.ts'
 import type { Endpoint } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
+import { type Directory, lower } from './directory.ts'
 
 export const zone = 'weft'
 
@@ -20,57 +21,25 @@ export type Answer =
   /** In our zone, and not there. */
   | { readonly kind: 'absent' }
 
-/** Networks whose names an asker sees: all of its container's, or the one it asked through. */
-export const networksOf = (snapshot: Snapshot, through: NetworkId, address: string): readonly NetworkId[] => {
-  const asker = find(snapshot.endpoints(through).values(), ({ record }) => record.addresses.includes(address))
-  const container = asker?.record.workload?.container
-  if (!asker || container === undefined) return [through]
-  const networks = new Set([through])
-  for (const network of snapshot.networks.keys())
-    for (const { record } of snapshot.endpoints(network).values())
-      if (record.workload?.container === container && record.node === asker.record.node) networks.add(network)
-  return [...networks]
+const networkNamed = (snapshot: Snapshot, name: string): NetworkId | undefined => {
+  const exact = snapshot.names.get(name)?.record.network // Docker's names may have capitals, DNS knows none
+  return exact ?? [...snapshot.networks.values()].find(({ record }) => lower(record.name ?? '') === name)?.record.id
 }
-
-const find = <T>(values: Iterable<T>, test: (value: T) => boolean): T | undefined => {
-  for (const value of values) if (test(value)) return value
-  return undefined
-}
-
-const lower = (text: string): string => text.toLowerCase()
-
-/** Every name an endpoint answers to inside its network, lower case. */
-export const namesOf = ({ workload }: Endpoint): readonly string[] => {
-  if (!workload) return []
-  const { name, aliases, hostname, service, container } = workload
-  const names = [name, ...aliases, container.slice(0, 12)]
-  if (hostname !== undefined && hostname !== '') names.push(hostname)
-  if (service !== undefined) names.push(service, `tasks.${service}`)
-  return [...new Set(names.map(lower))]
-}
-
-const inNetworks = (snapshot: Snapshot, networks: readonly NetworkId[], name: string): Endpoint[] =>
-  networks.flatMap(network => {
-    const found: Endpoint[] = []
-    for (const { record } of snapshot.endpoints(network).values())
-      if (namesOf(record).includes(name)) found.push(record)
-    return found
-  })
 
 const addressesOf = (endpoints: readonly Endpoint[], family: Family): string[] =>
   [...new Set(endpoints.flatMap(endpoint => endpoint.addresses))].filter(address => familyOf(address) === family)
 
 /** undefined: not a name of ours, ask somebody else. `name` without the final dot. */
 export const lookup = (
-  snapshot: Snapshot,
+  directory: Directory,
   networks: readonly NetworkId[],
   question: { readonly name: string; readonly type: string },
 ): Answer | undefined => {
   const name = lower(question.name)
-  if (question.type === 'PTR') return reverse(snapshot, networks, name)
+  if (question.type === 'PTR') return reverse(directory, networks, name)
   const service = /^_([a-z0-9-]+)\._(tcp|udp)\.(.+)$/.exec(name)
-  if (service && question.type === 'SRV') return srv(snapshot, networks, service[1]!, service[2]!, service[3]!)
-  const named = resolve(snapshot, networks, name)
+  if (service && question.type === 'SRV') return srv(directory, networks, service[1]!, service[2]!, service[3]!)
+  const named = resolve(directory, networks, name)
   if (!named) return undefined
   if (named === 'absent') return { kind: 'absent' }
   if (question.type !== 'A' && question.type !== 'AAAA') return { kind: 'empty' }
@@ -81,23 +50,23 @@ export const lookup = (
 }
 
 const resolve = (
-  snapshot: Snapshot,
+  directory: Directory,
   networks: readonly NetworkId[],
   name: string,
 ): { readonly endpoints: readonly Endpoint[] } | { readonly node: string } | 'absent' | undefined => {
   if (!name.endsWith(`.${zone}`)) {
-    const endpoints = inNetworks(snapshot, networks, name)
+    const endpoints = networks.flatMap(network => directory.named(network, name))
     return endpoints.length > 0 ? { endpoints } : undefined
   }
   const inner = name.slice(0, -zone.length - 1)
-  for (const { record } of snapshot.nodes.values())
+  for (const { record } of directory.snapshot.nodes.values())
     if (lower(record.name) === inner && record.fenced === undefined) return { node: record.vtep }
   // network names may hold dots: try every split, the longest network name first
   for (let dot = inner.indexOf('.'); dot >= 0; dot = inner.indexOf('.', dot + 1)) {
     const network = inner.slice(dot + 1)
-    const id = find(snapshot.networks.values(), ({ record }) => lower(record.name ?? '') === network)?.record.id
+    const id = networkNamed(directory.snapshot, network)
     if (id === undefined) continue
-    const endpoints = inNetworks(snapshot, [id], inner.slice(0, dot))
+    const endpoints = directory.named(id, inner.slice(0, dot))
     if (endpoints.length > 0) return { endpoints }
   }
   return 'absent'
@@ -105,20 +74,20 @@ const resolve = (
 
 /** _<published or exposed port>._tcp.<name>: where it is published in the containers. */
 const srv = (
-  snapshot: Snapshot,
+  directory: Directory,
   networks: readonly NetworkId[],
   port: string,
   proto: string,
   name: string,
 ): Answer | undefined => {
-  const named = resolve(snapshot, networks, name)
+  const named = resolve(directory, networks, name)
   if (!named || named === 'absent' || 'node' in named) return named === 'absent' ? { kind: 'absent' } : undefined
   const targets = named.endpoints.flatMap(endpoint =>
     endpoint.ports
       .filter(
         mapping => mapping.proto === proto && (String(mapping.port) === port || String(mapping.hostPort) === port),
       )
-      .map(mapping => ({ port: mapping.port, target: fullName(snapshot, endpoint) })),
+      .map(mapping => ({ port: mapping.port, target: fullName(directory.snapshot, endpoint) })),
   )
   return targets.length > 0 ? { kind: 'srv', targets } : { kind: 'empty' }
 }
@@ -128,14 +97,11 @@ const fullName = (snapshot: Snapshot, endpoint: Endpoint): string => {
   return `${endpoint.workload?.name ?? endpoint.id.slice(0, 12)}.${network}.${zone}`
 }
 
-const reverse = (snapshot: Snapshot, networks: readonly NetworkId[], name: string): Answer | undefined => {
+const reverse = (directory: Directory, networks: readonly NetworkId[], name: string): Answer | undefined => {
   const address = addressOfReverse(name)
   if (address === undefined) return undefined
-  for (const network of networks)
-    for (const { record } of snapshot.endpoints(network).values())
-      if (record.addresses.includes(address) && record.workload)
-        return { kind: 'ptr', names: [fullName(snapshot, record)] }
-  return undefined
+  const holder = networks.map(network => directory.at(network, address)).find(endpoint => endpoint?.workload)
+  return holder && { kind: 'ptr', names: [fullName(directory.snapshot, holder)] }
 }
 
 /** '7.0.80.10.in-addr.arpa' → '10.80.0.7'; RFC 3596 nibbles for IPv6, canonical. */

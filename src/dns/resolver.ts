@@ -13,8 +13,8 @@ import {
 } from 'dns-packet'
 import { familyOf } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
-import type { Snapshot } from '../model/snapshot.ts'
-import { type Answer, lookup, networksOf, ttl } from './records.ts'
+import type { Directory } from './directory.ts'
+import { type Answer, lookup, ttl } from './records.ts'
 
 export interface Asker {
   readonly network: NetworkId
@@ -31,13 +31,13 @@ const upstreamMs = 2000
 const udpLimit = 1232 // https://www.dnsflagday.net/2020/
 const rcode = { ok: 0, format: 1, absent: 3, refused: 5 } as const
 
-export const openResolver = (snapshot: Snapshot, upstreams: () => readonly string[]): Resolver => ({
+export const openResolver = (directory: Directory, upstreams: () => readonly string[]): Resolver => ({
   async answer(query, asker) {
     const packet = parse(query)
     const question = packet?.questions?.[0]
     if (packet?.type !== 'query' || ((packet.flags ?? 0) & 0x7800) !== 0 || packet.questions?.length !== 1 || !question)
       return undefined
-    const found = lookup(snapshot, networksOf(snapshot, asker.network, asker.address), question)
+    const found = lookup(directory, directory.networksOf(asker.network, asker.address), question)
     if (!found) return forward(query, packet, upstreams(), asker.transport)
     return respond(packet, found, asker.transport)
   },

@@ -18,7 +18,7 @@ const permanent = 0x80
 const noArp = 0x40
 
 /** In H only our links count, elsewhere all. */
-export const oursByName = (ns: Ns, name: string): boolean => (ns === '' ? /^weft\d+$/.test(name) : name !== 'lo')
+export const oursByName = (ns: Ns, name: string): boolean => (ns === '' ? /^weft(\d+|dns)$/.test(name) : name !== 'lo')
 
 export type NameOf = (index: number) => string | undefined
 /** The other end of a veth, wherever it is: its namespace and link. */

@@ -12,7 +12,7 @@ import type { Host } from './host.ts'
 import { linkNetwork } from './links.ts'
 import { gatewayLink, gatewayNs, hostLink, table, uplink } from './names.ts'
 import { backends } from './sets.ts'
-import { familiesOf, gateways, resolver } from './switch-plan.ts'
+import { familiesOf, gateways } from './switch-plan.ts'
 
 export const planGateway = (network: Network, _node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = gatewayNs(network.vni)
@@ -30,7 +30,7 @@ export const planGateway = (network: Network, _node: Node, cluster: Cluster, hos
     sysctl('net/ipv4/ip_forward', network.internal ? 0 : 1),
     sysctl('net/ipv6/conf/all/forwarding', network.internal ? 0 : 1),
     sysctl('net/ipv4/conf/all/rp_filter', 1),
-    address(gatewayLink, `${resolver}/32`),
+    address(gatewayLink, `${host.resolver}/32`),
     ...gateways(network).map(gateway => address(gatewayLink, withLength(gateway.address, gateway.prefix))),
     // a network made without gateway still needs its prefix here, for the answers of the resolver
     ...network.pools

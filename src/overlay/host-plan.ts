@@ -8,8 +8,9 @@ import type { Cluster } from '../model/cluster.ts'
 import type { Node } from '../model/node.ts'
 import { accepting, chains } from './chains.ts'
 import type { Host } from './host.ts'
-import { hostLinks, table } from './names.ts'
+import { hostLinks, resolverLink, table } from './names.ts'
 import { element, hostPorts, hostPortsAt, vteps } from './sets.ts'
+import { switchMac } from './switch-plan.ts'
 
 export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = ''
@@ -27,6 +28,8 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
   ]
   const { dev } = host.underlay
   return [
+    { kind: 'bridge', ns, name: resolverLink, mac: switchMac(node), mtu: 1500 },
+    { kind: 'address', ns, dev: resolverLink, address: `${host.resolver}/32` },
     { kind: 'nft-table', ns, family: 'inet', table },
     ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),

@@ -15,6 +15,8 @@ export interface Host {
   readonly closed6: boolean
   /** The underlay device takes its default route from router advertisements. */
   readonly acceptsRa: boolean
+  /** Address that answers DNS, here and in every gateway. */
+  readonly resolver: string
   /** Docker's chain for others' accepts, where it is nft's: family and table, else absent. */
   readonly dockerUser: readonly { readonly family: 'ip' | 'ip6'; readonly table: string; readonly chain: string }[]
 }

@@ -16,6 +16,8 @@ export const gatewayLink = 'gw0'
 /** M's way to the host, and the host's end of it. */
 export const uplink = 'up0'
 export const hostLink = (slot: number): string => `weft${slot}`
+/** Holds the resolver's address in H, for containers that come by Docker's own bridges. */
+export const resolverLink = 'weftdns'
 /** Pattern of nft for every hostLink. */
 export const hostLinks = '"weft*"'
 

@@ -41,7 +41,7 @@ export const plan = (unit: Unit, { snapshot, host }: Inputs): Planned => {
       if (!network || !host.bound.has(unit.network)) return nothing
       return {
         wanted: [
-          ...planSwitch(network.record, own, cluster).map(wanted),
+          ...planSwitch(network.record, own, cluster, host).map(wanted),
           ...planGateway(network.record, own, cluster, host).map(wanted),
           ...trackingSwitch(network.record, '0').map(wanted),
         ],

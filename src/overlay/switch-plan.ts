@@ -9,11 +9,9 @@ import { identity, mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { accepting, chains, ingress } from './chains.ts'
+import type { Host } from './host.ts'
 import { bridge, gatewayLink, gatewayNs, gatewayPort, portChain, switchNs, table, vtep } from './names.ts'
 import { localMacs, macOfZone, published, returning, tracked, zoneOf } from './sets.ts'
-
-/** Answers DNS on every network, from M (`docs/architecture.md`, Names). */
-export const resolver = '169.254.77.53'
 
 export const nodeMac = (node: Node): string => macOf('02:7e', node.number)
 export const switchMac = (node: Node): string => macOf('02:7f', node.number)
@@ -26,7 +24,7 @@ export const familiesOf = (network: Network): readonly Family[] => [
 export const gateways = (network: Network): readonly { address: string; prefix: string }[] =>
   network.pools.flatMap(pool => (pool.gateway === undefined ? [] : [{ address: pool.gateway, prefix: pool.prefix }]))
 
-export const planSwitch = (network: Network, node: Node, cluster: Cluster): KernelObject[] => {
+export const planSwitch = (network: Network, node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = switchNs(network.vni)
   const own = nodeMac(node)
   const sysctl = (path: string, value: string | number): KernelObject => ({
@@ -73,7 +71,7 @@ export const planSwitch = (network: Network, node: Node, cluster: Cluster): Kern
       (pool): KernelObject => ({ kind: 'route', ns, to: formatPrefix(parsePrefix(pool.prefix)), dev: bridge }),
     ),
     { kind: 'fdb-port', ns, dev: gatewayPort, mac: own },
-    neighbour(resolver),
+    neighbour(host.resolver),
     ...gateways(network).map(gateway => neighbour(gateway.address)),
     ...planFilters(ns, node),
     ...planTracking(ns, node),

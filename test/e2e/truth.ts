@@ -150,7 +150,7 @@ export const expected = (views: readonly View[], store: Store): string[] => {
     ...addresses.map(ip => `etcd ${network}: address ${ip} of ${endpoint} on ${host}`),
   ])
   for (const { host, insides } of views) {
-    for (const link of ['lo', 'eth0', 'docker0']) facts.push(`${host} ip link: ${link}`)
+    for (const link of ['lo', 'eth0', 'docker0', 'weftdns']) facts.push(`${host} ip link: ${link}`)
     for (const { name, vni, internal, pools } of networks) {
       const at = `${host} ${name}`
       const own = nodeMac(nodes.find(node => node.name === host)!.number)

@@ -107,6 +107,7 @@ export const testHost = (bound: ReadonlyMap<string, { slot: number }>, more: Par
   closed4: true,
   closed6: true,
   acceptsRa: false,
+  resolver: '169.254.77.53',
   dockerUser: [],
   ...more,
 })

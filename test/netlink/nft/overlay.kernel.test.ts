@@ -69,6 +69,7 @@ const host: Host = {
   closed4: true,
   closed6: true,
   acceptsRa: false,
+  resolver: '169.254.77.53',
   dockerUser: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
 }
 
@@ -95,7 +96,7 @@ const endpointObjects = planEndpoint(endpoint, network, node, node, 3).map(({ ob
 
 t.test('N: switch and endpoint', async t => {
   const tables = tablesOf([
-    ...planSwitch(network, node, cluster),
+    ...planSwitch(network, node, cluster, host),
     ...endpointObjects.filter(o => !('ns' in o) || o.ns === 'weft-n7'),
   ])
   t.equal(tables.length, 2)
