@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The API from outside: one call is one promise; errors come back with their stable code.
+import { Readable, type Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { credentials, type Metadata, type ServiceError } from '@grpc/grpc-js'
 import { type ErrorCode, errorTable, WeftError } from '../base/errors.ts'
-import { WeftClient } from './gen/weft.ts'
+import { type ImportStoreResponse, type Record, WeftClient } from './gen/weft.ts'
 
 export interface ApiClient {
   readonly raw: WeftClient
   /** call(client => client.listNodes, {}) */
   call<Q, A>(method: (client: WeftClient) => Unary<Q, A>, request: Q): Promise<A>
+  /** All records of the store, one by one. */
+  exportStore(): AsyncIterable<Record>
+  importStore(records: Iterable<Record>): Promise<ImportStoreResponse>
   close(): void
 }
 
@@ -31,6 +36,21 @@ export const openApiClient = (path: string, metadata: Metadata): ApiClient => {
         method(raw).call(raw, request, metadata, { deadline: Date.now() + deadlineMs }, (error, answer) =>
           error ? reject(errorOf(error, path)) : resolve(answer),
         )
+      }),
+    async *exportStore() {
+      try {
+        yield* raw.exportStore({}, metadata) as AsyncIterable<Record>
+      } catch (error) {
+        throw errorOf(error as ServiceError, path)
+      }
+    },
+    importStore: records =>
+      new Promise((resolve, reject) => {
+        const call = raw.importStore(metadata, (error, answer) =>
+          error ? reject(errorOf(error, path)) : resolve(answer),
+        )
+        // an error is told once, by the callback
+        pipeline(Readable.from(records), call as unknown as Writable).catch(() => {})
       }),
     close: () => raw.close(),
   }

@@ -31,6 +31,8 @@ export interface ApiParts {
   readonly storeVersion: () => Promise<string>
   /** Throws NOT_SUPPORTED where the store cannot be in doubt. */
   readonly acceptStore: () => Promise<void>
+  readonly copyStore: () => readonly wire.Record[]
+  readonly restoreStore: (records: readonly wire.Record[]) => Promise<void>
   /** Through Docker's API; every engine of the cluster follows. */
   readonly createNetwork: (request: wire.CreateNetworkRequest, signal: AbortSignal) => Promise<NetworkId>
   readonly removeNetwork: (id: NetworkId, signal: AbortSignal) => Promise<void>
@@ -131,6 +133,11 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
     async acceptStore() {
       await parts.acceptStore()
       return {}
+    },
+    exportStore: () => parts.copyStore(),
+    async importStore(records) {
+      await parts.restoreStore(records)
+      return { records: records.length }
     },
   }
 }

@@ -2,7 +2,16 @@
 // The gRPC API over the control verbs, on a unix socket that only root opens.
 import { chmod, mkdir, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { type handleUnaryCall, Metadata, Server, ServerCredentials } from '@grpc/grpc-js'
+import { Readable, type Writable } from 'node:stream'
+import {
+  type handleUnaryCall,
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerReadableStream,
+  type ServerWritableStream,
+  type sendUnaryData,
+} from '@grpc/grpc-js'
 import { codeOf, describe, errorTable } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
@@ -22,26 +31,30 @@ export interface Handlers {
   drainNode(request: wire.DrainNodeRequest, signal: AbortSignal): Promise<wire.Node>
   removeNode(request: wire.RemoveNodeRequest, signal: AbortSignal): Promise<wire.RemoveNodeResponse>
   acceptStore(request: wire.AcceptStoreRequest, signal: AbortSignal): Promise<wire.AcceptStoreResponse>
+  exportStore(): readonly wire.Record[]
+  importStore(records: readonly wire.Record[]): Promise<wire.ImportStoreResponse>
 }
 
 const limitMs = 15_000
 
 export const openApiServer = async (path: string, handlers: Handlers, log: Log): Promise<Closeable> => {
   const server = new Server()
+  const answer = <A>(work: Promise<A>, callback: sendUnaryData<A>): void => {
+    work.then(
+      value => callback(null, value),
+      error => {
+        const code = codeOf(error)
+        if (code === 'INTERNAL') log.error({ err: error as Error }, 'defect in an API call')
+        const metadata = new Metadata()
+        metadata.set('weft-code', code)
+        callback({ code: errorTable[code].grpc, details: describe(error), metadata })
+      },
+    )
+  }
   const unary =
     <Q, A>(work: (request: Q, signal: AbortSignal) => Promise<A>): handleUnaryCall<Q, A> =>
-    (call, callback) => {
-      work(call.request, AbortSignal.timeout(limitMs)).then(
-        answer => callback(null, answer),
-        error => {
-          const code = codeOf(error)
-          if (code === 'INTERNAL') log.error({ err: error as Error }, 'defect in an API call')
-          const metadata = new Metadata()
-          metadata.set('weft-code', code)
-          callback({ code: errorTable[code].grpc, details: describe(error), metadata })
-        },
-      )
-    }
+    (call, callback) =>
+      answer(work(call.request, AbortSignal.timeout(limitMs)), callback)
   server.addService(WeftService, {
     getStatus: unary(handlers.getStatus),
     getVersion: unary(handlers.getVersion),
@@ -55,6 +68,21 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
     drainNode: unary(handlers.drainNode),
     removeNode: unary(handlers.removeNode),
     acceptStore: unary(handlers.acceptStore),
+    exportStore(call: ServerWritableStream<wire.ExportStoreRequest, wire.Record>) {
+      // in step with the reader
+      Readable.from(handlers.exportStore()).pipe(call as unknown as Writable)
+    },
+    importStore(
+      call: ServerReadableStream<wire.Record, wire.ImportStoreResponse>,
+      callback: sendUnaryData<wire.ImportStoreResponse>,
+    ) {
+      const work = async (): Promise<wire.ImportStoreResponse> => {
+        const records: wire.Record[] = []
+        for await (const record of call as AsyncIterable<wire.Record>) records.push(record)
+        return handlers.importStore(records)
+      }
+      answer(work(), callback)
+    },
   })
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   await unlink(path).catch(() => {})

@@ -10,6 +10,7 @@ import { endpointCommand } from './commands/endpoint.ts'
 import { networkCommand } from './commands/network.ts'
 import { nodeCommand } from './commands/node.ts'
 import { statusCommand } from './commands/status.ts'
+import { storeCommand } from './commands/store.ts'
 
 const run = async (argv: readonly string[]): Promise<void> => {
   const program = new Command('weft')
@@ -33,6 +34,7 @@ const run = async (argv: readonly string[]): Promise<void> => {
   networkCommand(program, cli)
   endpointCommand(program, cli)
   nodeCommand(program, cli)
+  storeCommand(program, cli)
   try {
     await program.parseAsync(argv as string[], { from: 'user' })
   } finally {

@@ -2,7 +2,7 @@
 // Address pools: who holds which prefix in the whole cluster. All pools change under one key (`pools-epoch`), so that
 // two overlapping ones can never both win. Docker asks for pools before it says anything of the network, so a claim
 // waits, unsettled, for its CreateNetwork.
-import { WeftError } from '../base/errors.ts'
+import { ConflictError, WeftError } from '../base/errors.ts'
 import {
   contains,
   type Family,
@@ -78,7 +78,9 @@ export const openPools = (context: Context): Pools => {
   ): Promise<PoolGrant> => {
     const text = formatPrefix(prefix)
     const name = wanted === undefined ? undefined : keys.networkName(wanted)
-    const held = wanted === undefined ? undefined : mirror.snapshot.names.get(wanted)
+    const held = wanted === undefined ? undefined : await networkNamed(wanted, signal)
+    if (held !== undefined && held !== network)
+      throw new ConflictError(`network ${wanted} was made by somebody else meanwhile`)
     const record: PoolClaim = {
       network,
       node,
@@ -101,21 +103,19 @@ export const openPools = (context: Context): Pools => {
   /** Refuses what overlaps a pool or a route; says what to do instead. */
   const explicit = async (text: string, request: PoolRequest, signal: AbortSignal): Promise<PoolGrant> => {
     const prefix = parseSubnet(text, request)
-    return attempt(context, signal, async () => {
-      const current = await book(signal)
-      for (const [other, { record }] of current.claims) {
-        if (!overlaps(prefix, parsePrefix(other))) continue
-        const again = !record.settled && record.node === node && other === formatPrefix(prefix)
-        if (again) return { network: record.network, prefix: other } // Docker repeats what it got no answer to
-        throw new WeftError(
-          'TAKEN',
-          overlapText(text, other, record, mirror.snapshot.networks.get(record.network)?.record),
-        )
-      }
-      refuseRoutes(prefix)
-      const joining = request.wanted === undefined ? undefined : await networkNamed(request.wanted, signal)
-      return claim(current, prefix, joining ?? newId(), request, signal)
-    })
+    const current = await book(signal)
+    for (const [other, { record }] of current.claims) {
+      if (!overlaps(prefix, parsePrefix(other))) continue
+      const again = !record.settled && record.node === node && other === formatPrefix(prefix)
+      if (again) return { network: record.network, prefix: other } // Docker repeats what it got no answer to
+      throw new WeftError(
+        'TAKEN',
+        overlapText(text, other, record, mirror.snapshot.networks.get(record.network)?.record),
+      )
+    }
+    refuseRoutes(prefix)
+    const joining = request.wanted === undefined ? undefined : await networkNamed(request.wanted, signal)
+    return claim(current, prefix, joining ?? newId(), request, signal)
   }
 
   const refuseRoutes = (prefix: Prefix): void => {
@@ -130,27 +130,26 @@ export const openPools = (context: Context): Pools => {
     }
   }
 
-  const automatic = (request: PoolRequest, network: NetworkId, signal: AbortSignal): Promise<PoolGrant> =>
-    attempt(context, signal, async () => {
-      const cluster = mirror.snapshot.cluster?.record
-      if (!cluster) throw new WeftError('STORE_UNAVAILABLE', 'the cluster record has not arrived yet')
-      const current = await book(signal)
-      const taken = [...current.claims.keys()].map(text => parsePrefix(text))
-      for (const { record } of mirror.snapshot.nodes.values())
-        if (record.fenced === undefined) taken.push(...record.routes.map(route => parseInterface(route).prefix))
-      const inFamily = taken.filter(prefix => prefix.family === request.family)
-      for (const text of cluster.pools) {
-        const within = parsePrefix(text)
-        if (within.family !== request.family) continue
-        for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family])))
-          if (!inFamily.some(prefix => overlaps(prefix, candidate)))
-            return claim(current, candidate, network, request, signal)
-      }
-      throw new WeftError(
-        'FULL',
-        `no free IPv${request.family} subnet is left in the cluster's pools ${cluster.pools.join(', ')}: give --subnet, or remove unused networks`,
-      )
-    })
+  const automatic = async (request: PoolRequest, network: NetworkId, signal: AbortSignal): Promise<PoolGrant> => {
+    const cluster = mirror.snapshot.cluster?.record
+    if (!cluster) throw new WeftError('STORE_UNAVAILABLE', 'the cluster record has not arrived yet')
+    const current = await book(signal)
+    const taken = [...current.claims.keys()].map(text => parsePrefix(text))
+    for (const { record } of mirror.snapshot.nodes.values())
+      if (record.fenced === undefined) taken.push(...record.routes.map(route => parseInterface(route).prefix))
+    const inFamily = taken.filter(prefix => prefix.family === request.family)
+    for (const text of cluster.pools) {
+      const within = parsePrefix(text)
+      if (within.family !== request.family) continue
+      for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family])))
+        if (!inFamily.some(prefix => overlaps(prefix, candidate)))
+          return claim(current, candidate, network, request, signal)
+    }
+    throw new WeftError(
+      'FULL',
+      `no free IPv${request.family} subnet is left in the cluster's pools ${cluster.pools.join(', ')}: give --subnet, or remove unused networks`,
+    )
+  }
 
   /** Who has or claims this name: a network that is there, or one that is being made on some host. */
   const networkNamed = async (name: string, signal: AbortSignal): Promise<NetworkId | undefined> => {
@@ -201,12 +200,9 @@ export const openPools = (context: Context): Pools => {
         request.replicaOf === undefined ? undefined : mirror.snapshot.networks.get(request.replicaOf)?.record
       const own = replica?.pools.find(pool => pool.prefix === request.prefix)
       if (replica && own) return { network: replica.id, prefix: own.prefix }
-      if (request.wanted === undefined)
-        return request.prefix === undefined
-          ? automatic(request, newId(), signal)
-          : explicit(request.prefix, request, signal)
       return attempt(context, signal, async () => {
-        const id = await networkNamed(request.wanted!, signal)
+        // who has the name is looked up again after each lost race
+        const id = request.wanted === undefined ? undefined : await networkNamed(request.wanted, signal)
         const grant = id === undefined ? undefined : await joined(id, request, signal)
         if (grant) return grant
         return request.prefix === undefined

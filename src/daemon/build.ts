@@ -14,6 +14,7 @@ import { version } from '../base/version.ts'
 import { openAddresses } from '../control/addresses.ts'
 import { type Bindings, openBindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
+import { checkCopy } from '../control/copy.ts'
 import { openDepartures } from '../control/departures.ts'
 import { openEndpoints } from '../control/endpoints.ts'
 import { openNetworks } from '../control/networks.ts'
@@ -186,6 +187,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         store: () => mirror.status,
         storeVersion: async () => (await store.identity()).version,
         acceptStore: () => store.accept(),
+        copyStore: () => store.copy(),
+        async restoreStore(records) {
+          checkCopy(records)
+          await store.restore(records)
+        },
         createNetwork: (request, signal) => replicas.create(request, signal),
         removeNetwork: (id, signal) => replicas.remove(id, signal),
         networkProblems: () => replicas.problems,

@@ -137,6 +137,22 @@ export interface Records {
 
 const formatVersion = 1
 
+/** By the first part of a key; `pools-epoch` is no record, only a mark. */
+export const recordKinds: Readonly<Record<string, RecordKind>> = {
+  cluster: 'cluster',
+  nodes: 'node',
+  'node-numbers': 'nodeNumber',
+  presence: 'presence',
+  networks: 'network',
+  'network-names': 'nameClaim',
+  vnis: 'vniClaim',
+  pools: 'poolClaim',
+  endpoints: 'endpoint',
+  addresses: 'addressClaim',
+  macs: 'macClaim',
+  ports: 'portClaim',
+}
+
 export const encode = <K extends RecordKind>(_kind: K, record: Records[K]): string =>
   JSON.stringify({ v: formatVersion, ...(record as object) })
 

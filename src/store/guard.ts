@@ -10,11 +10,18 @@ import { callMs, closedError, limited } from './call.ts'
 import { openGuardDisk } from './guard-disk.ts'
 import { openHub } from './hub.ts'
 import { keys } from './keys.ts'
-import type { CallOptions, Change, Entry, Store } from './store.ts'
+import { type CallOptions, type Change, type Entry, limits, type Store, type StoredRecord } from './store.ts'
 
 export interface GuardedStore extends Store {
   /** Believe the doubted store as it is now. Resolves when the old pins are forgotten; nothing to do when none is. */
   accept(): Promise<void>
+  /** What is believed, without what says who is alive. */
+  copy(): readonly StoredRecord[]
+  /**
+   * Writes a copy into the store and believes it. EXISTS when the store holds anything else: nothing is written then.
+   * The cluster record goes last, so that half a copy is never believed; safe to repeat.
+   */
+  restore(records: readonly StoredRecord[], call?: CallOptions): Promise<void>
 }
 
 export interface GuardOptions {
@@ -80,6 +87,14 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
       begun = true
       hub.start(begin)
     } else if (changes.length > 0) hub.tell(changes, look.revision, true)
+  }
+
+  /** Whatever the store holds at the next look is believed. */
+  const forget = (): void => {
+    ids = undefined
+    seen = 0n
+    disk.append([])
+    accepted.resolve()
   }
 
   const suspect = (why: string): void => {
@@ -195,11 +210,17 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
     },
     async accept() {
       if (!suspicion) return
-      ids = undefined
-      seen = 0n
-      disk.append([])
       log.warn({ doubted: suspicion.message }, 'store accepted by the operator')
-      accepted.resolve()
+      forget()
+    },
+    copy: () =>
+      begin('')
+        .entries.filter(({ key }) => !ofTheLiving(key))
+        .map(({ key, value }) => ({ key, value })),
+    async restore(records, call) {
+      await restoreInto(inner, records, call)
+      log.warn({ records: records.length }, 'store restored from a copy by the operator')
+      forget()
     },
     close() {
       closing ??= (async () => {
@@ -211,4 +232,46 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
       return closing
     },
   }
+}
+
+const ofTheLiving = (key: string): boolean => key.startsWith('presence/')
+
+const restoreInto = async (store: Store, records: readonly StoredRecord[], call?: CallOptions): Promise<void> => {
+  const wanted = new Map(records.map(({ key, value }) => [key, value]))
+  const { entries } = await store.list('', call)
+  const there = new Set<string>()
+  for (const { key, value } of entries) {
+    if (wanted.get(key) === value) there.add(key)
+    else if (!ofTheLiving(key))
+      throw new WeftError(
+        'EXISTS',
+        `the store holds ${key} already, which is not in the copy: import into an empty one`,
+      )
+  }
+  const missing = records.filter(({ key }) => !there.has(key) && key !== keys.cluster)
+  const last = records.filter(({ key }) => !there.has(key) && key === keys.cluster)
+  for (const batch of [...batches(missing), last])
+    if (batch.length > 0)
+      await store.commit(
+        batch.map(({ key }) => ({ key, is: 'absent' })),
+        batch.map(({ key, value }) => ({ kind: 'put', key, value })),
+        call,
+      )
+}
+
+/** As many as fit one commit. */
+const batches = function* (records: readonly StoredRecord[]): Generator<StoredRecord[]> {
+  let batch: StoredRecord[] = []
+  let bytes = 0
+  for (const record of records) {
+    const size = Buffer.byteLength(record.key) + Buffer.byteLength(record.value)
+    if (batch.length === limits.writesPerCommit || bytes + size > limits.commitBytes) {
+      yield batch
+      batch = []
+      bytes = 0
+    }
+    batch.push(record)
+    bytes += size
+  }
+  yield batch
 }

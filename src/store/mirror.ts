@@ -10,7 +10,7 @@ import type { AddressClaim, Endpoint, MacClaim } from '../model/endpoint.ts'
 import type { NameClaim, Network, PoolClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
 import type { Snapshot, Versioned } from '../model/snapshot.ts'
-import { decode, type RecordKind } from './codec.ts'
+import { decode, recordKinds } from './codec.ts'
 import { poolOfKey, splitKey } from './keys.ts'
 import type { Change, Store } from './store.ts'
 
@@ -39,17 +39,8 @@ export interface Mirror extends Closeable {
 }
 
 type Table<T> = Map<string, Versioned<T>>
-const kinds: Readonly<Record<string, RecordKind>> = {
-  cluster: 'cluster',
-  nodes: 'node',
-  presence: 'presence',
-  networks: 'network',
-  'network-names': 'nameClaim',
-  pools: 'poolClaim',
-  endpoints: 'endpoint',
-  addresses: 'addressClaim',
-  macs: 'macClaim',
-}
+/** Tables that are only asked for one by one. */
+const unread = new Set(['node-numbers', 'vnis', 'ports'])
 
 class Tables implements Snapshot {
   revision = 0n
@@ -118,8 +109,8 @@ export const openMirror = (store: Store, log: Log): Mirror => {
 
   const take = ({ key, entry }: Change): ChangedKey => {
     const parts = splitKey(key)
-    const kind = kinds[parts[0]!]
-    if (!kind) return parts
+    const kind = recordKinds[parts[0]!]
+    if (!kind || unread.has(parts[0]!)) return parts
     damaged.delete(key)
     const place = tables.place(parts)
     if (place?.table.delete(place.key)) records--

@@ -11,6 +11,12 @@ export interface Entry {
   readonly revision: bigint
 }
 
+/** An entry outside of any store: of a copy. */
+export interface StoredRecord {
+  readonly key: string
+  readonly value: string
+}
+
 /** A condition of a commit. All must hold, or nothing is written. */
 export type Compare =
   | { readonly key: string; readonly is: 'absent' }

@@ -11,7 +11,11 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
+  type ClientWritableStream,
+  type handleClientStreamingCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -67,6 +71,18 @@ export interface AcceptStoreRequest {
 }
 
 export interface AcceptStoreResponse {
+}
+
+export interface ExportStoreRequest {
+}
+
+export interface Record {
+  key: string;
+  value: string;
+}
+
+export interface ImportStoreResponse {
+  records: number;
 }
 
 export interface CreateNetworkRequest {
@@ -1018,6 +1034,210 @@ export const AcceptStoreResponse: MessageFns<AcceptStoreResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<AcceptStoreResponse>, I>>(_: I): AcceptStoreResponse {
     const message = createBaseAcceptStoreResponse();
+    return message;
+  },
+};
+
+function createBaseExportStoreRequest(): ExportStoreRequest {
+  return {};
+}
+
+export const ExportStoreRequest: MessageFns<ExportStoreRequest> = {
+  encode(_: ExportStoreRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportStoreRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportStoreRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ExportStoreRequest {
+    return {};
+  },
+
+  toJSON(_: ExportStoreRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ExportStoreRequest>, I>>(base?: I): ExportStoreRequest {
+    return ExportStoreRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ExportStoreRequest>, I>>(_: I): ExportStoreRequest {
+    const message = createBaseExportStoreRequest();
+    return message;
+  },
+};
+
+function createBaseRecord(): Record {
+  return { key: "", value: "" };
+}
+
+export const Record: MessageFns<Record> = {
+  encode(message: Record, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Record {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecord();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Record {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: Record): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Record>, I>>(base?: I): Record {
+    return Record.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Record>, I>>(object: I): Record {
+    const message = createBaseRecord();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseImportStoreResponse(): ImportStoreResponse {
+  return { records: 0 };
+}
+
+export const ImportStoreResponse: MessageFns<ImportStoreResponse> = {
+  encode(message: ImportStoreResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.records !== 0) {
+      writer.uint32(8).uint32(message.records);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportStoreResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportStoreResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.records = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportStoreResponse {
+    return { records: isSet(object.records) ? globalThis.Number(object.records) : 0 };
+  },
+
+  toJSON(message: ImportStoreResponse): unknown {
+    const obj: any = {};
+    if (message.records !== 0) {
+      obj.records = Math.round(message.records);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ImportStoreResponse>, I>>(base?: I): ImportStoreResponse {
+    return ImportStoreResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ImportStoreResponse>, I>>(object: I): ImportStoreResponse {
+    const message = createBaseImportStoreResponse();
+    message.records = object.records ?? 0;
     return message;
   },
 };
@@ -4431,6 +4651,26 @@ export const WeftService = {
     responseSerialize: (value: AcceptStoreResponse): Buffer => Buffer.from(AcceptStoreResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AcceptStoreResponse => AcceptStoreResponse.decode(value),
   },
+  /** Every record but what says who is alive, in the order of their keys. */
+  exportStore: {
+    path: "/weft.v1.Weft/ExportStore" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ExportStoreRequest): Buffer => Buffer.from(ExportStoreRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportStoreRequest => ExportStoreRequest.decode(value),
+    responseSerialize: (value: Record): Buffer => Buffer.from(Record.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Record => Record.decode(value),
+  },
+  /** Into a store that holds nothing else; repeating one that broke off is safe. ALREADY_EXISTS: it holds something else. */
+  importStore: {
+    path: "/weft.v1.Weft/ImportStore" as const,
+    requestStream: true as const,
+    responseStream: false as const,
+    requestSerialize: (value: Record): Buffer => Buffer.from(Record.encode(value).finish()),
+    requestDeserialize: (value: Buffer): Record => Record.decode(value),
+    responseSerialize: (value: ImportStoreResponse): Buffer => Buffer.from(ImportStoreResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ImportStoreResponse => ImportStoreResponse.decode(value),
+  },
 } as const;
 
 export interface WeftServer extends UntypedServiceImplementation {
@@ -4453,6 +4693,10 @@ export interface WeftServer extends UntypedServiceImplementation {
   removeNode: handleUnaryCall<RemoveNodeRequest, RemoveNodeResponse>;
   /** Believe the store that was found emptied, restored or swapped. */
   acceptStore: handleUnaryCall<AcceptStoreRequest, AcceptStoreResponse>;
+  /** Every record but what says who is alive, in the order of their keys. */
+  exportStore: handleServerStreamingCall<ExportStoreRequest, Record>;
+  /** Into a store that holds nothing else; repeating one that broke off is safe. ALREADY_EXISTS: it holds something else. */
+  importStore: handleClientStreamingCall<Record, ImportStoreResponse>;
 }
 
 export interface WeftClient extends Client {
@@ -4637,6 +4881,30 @@ export interface WeftClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AcceptStoreResponse) => void,
   ): ClientUnaryCall;
+  /** Every record but what says who is alive, in the order of their keys. */
+  exportStore(request: ExportStoreRequest, options?: Partial<CallOptions>): ClientReadableStream<Record>;
+  exportStore(
+    request: ExportStoreRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<Record>;
+  /** Into a store that holds nothing else; repeating one that broke off is safe. ALREADY_EXISTS: it holds something else. */
+  importStore(
+    callback: (error: ServiceError | null, response: ImportStoreResponse) => void,
+  ): ClientWritableStream<Record>;
+  importStore(
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ImportStoreResponse) => void,
+  ): ClientWritableStream<Record>;
+  importStore(
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ImportStoreResponse) => void,
+  ): ClientWritableStream<Record>;
+  importStore(
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ImportStoreResponse) => void,
+  ): ClientWritableStream<Record>;
 }
 
 export const WeftClient = makeGenericClientConstructor(WeftService, "weft.v1.Weft") as unknown as {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// weft status, version and store accept: how this node is.
+// weft status and version: how this node is.
 import type { Command } from 'commander'
 import type { Status } from '../../api/gen/weft.ts'
 import { version } from '../../base/version.ts'
@@ -31,16 +31,6 @@ export const statusCommand = (program: Command, cli: Cli): void => {
           '',
         ].join('\n'),
       )
-    })
-
-  program
-    .command('store')
-    .description('where the cluster is kept')
-    .command('accept')
-    .description('believe a store that was found emptied, restored or swapped (see weft status)')
-    .action(async () => {
-      await cli.api().call(client => client.acceptStore, {})
-      cli.print('accepted\n')
     })
 }
 
