@@ -55,6 +55,8 @@ t.test('import refuses what is no copy, and a store that holds anything', async 
   }
   const missing = await lab.try('weft', 'h1', 'store', 'import', join(folder, 'missing'))
   t.match(missing.err, /missing cannot be read/)
+  t.match(await lab.weft('h1', 'store', 'import', copy), /records imported/, 'what is there already may be repeated')
+  await run('new')
   t.match(
     (await lab.try('weft', 'h1', 'store', 'import', copy)).err,
     /import into an empty one/,
