@@ -42,7 +42,8 @@ export interface Lab {
 export const openLab = async (name: string, hosts: number, ...options: string[]): Promise<Lab> => {
   const common = ['--name', name]
   const children = new Set<ChildProcess>()
-  const up = await run([...common, 'up', String(hosts), ...options], 300_000)
+  const engine = process.env['WEFT_ENGINE'] ? ['--engine', process.env['WEFT_ENGINE']] : []
+  const up = await run([...common, 'up', String(hosts), ...engine, ...options], 300_000)
   if (up.code !== 0) throw new Error(`lab up: ${up.err}`)
   const attempt = (...args: string[]): Promise<Answer> => run([...common, ...args], 180_000)
   const ok = async (...args: string[]): Promise<string> => {
