@@ -41,19 +41,34 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
   const stop = new AbortController()
   const pending = new Set<Promise<void>>()
 
+  const known: Readonly<Record<string, Handler>> = {
+    ...handlers,
+    'Plugin.Activate': async () => ({ Implements: ['NetworkDriver', 'IpamDriver'] }),
+  }
+
   const call = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const method = (request.url ?? '/').slice(1)
+    const method = (request.url ?? '/').slice(1, 100)
+    const handler = Object.hasOwn(known, method) ? known[method] : undefined
     const from = clock.monotonic()
     let status = 200
     let answer: object
     let body = ''
     try {
-      body = await readBody(request)
-      answer = await answerOf(method, body)
+      answer = await inTime(method, async signal => {
+        body = await readBody(request)
+        if (!handler) throw new WeftError('NOT_SUPPORTED', `${method} is no method of this driver`)
+        if (request.method !== 'POST')
+          throw new WeftError('INVALID', `${method} is called with POST, not with ${request.method}`)
+        return handler(body, signal)
+      })
     } catch (error) {
+      if (request.errored && !request.complete) {
+        log.warn({ method }, 'docker call broken off')
+        return
+      }
       const code = codeOf(error)
-      status = method in handlers || method === 'Plugin.Activate' ? errorTable[code].http : 404
-      const text = describe(error)
+      status = handler ? errorTable[code].http : 404
+      const text = shortened(describe(error))
       answer = { Err: text, Error: text }
       lastErrors.push({ at: new Date(clock.now()).toISOString(), method, code, error: text })
       if (lastErrors.length > keptErrors) lastErrors.shift()
@@ -64,7 +79,13 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
       'Content-Type': 'application/vnd.docker.plugins.v1.2+json',
       'Content-Length': Buffer.byteLength(text),
     })
-    response.end(text)
+    if (request.complete) response.end(text)
+    else {
+      // the rest is not read; whoever still writes gets a moment to see the answer
+      request.pause()
+      response.write(text)
+      clock.after(1000, () => request.destroy())
+    }
     const ms = Math.round(clock.monotonic() - from)
     const fields = {
       method,
@@ -76,17 +97,14 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
     else log.warn(fields, 'docker call')
   }
 
-  const answerOf = async (method: string, body: string): Promise<object> => {
-    if (method === 'Plugin.Activate') return { Implements: ['NetworkDriver', 'IpamDriver'] }
-    const handler = Object.hasOwn(handlers, method) ? handlers[method] : undefined
-    if (!handler) throw new WeftError('NOT_SUPPORTED', `${method} is no method of this driver`)
+  const inTime = async (method: string, work: (signal: AbortSignal) => Promise<object>): Promise<object> => {
     const late = new AbortController()
     const timer = clock.after(deadlineMs, () =>
       late.abort(new WeftError('TIMEOUT', `${method} is not done after ${deadlineMs / 1000} s: see weft status`)),
     )
     const signal = AbortSignal.any([late.signal, stop.signal])
     try {
-      return await Promise.race([handler(body, signal), rejection(signal)])
+      return await Promise.race([work(signal), rejection(signal)])
     } finally {
       timer.cancel()
     }
@@ -152,16 +170,22 @@ const rejection = (signal: AbortSignal): Promise<never> =>
     signal.addEventListener('abort', soon, { once: true })
   })
 
-const readBody = async (request: IncomingMessage): Promise<string> => {
-  const chunks: Buffer[] = []
-  let size = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length
-    if (size > bodyLimit) throw new WeftError('INVALID', `the request is larger than ${bodyLimit} bytes`)
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
-}
+const readBody = (request: IncomingMessage): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let size = 0
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length
+      if (size > bodyLimit) {
+        request.pause()
+        reject(new WeftError('INVALID', `the request is larger than ${bodyLimit} bytes`))
+      } else chunks.push(chunk)
+    })
+    request.on('end', () => resolve(Buffer.concat(chunks).toString('utf8')))
+    request.on('error', reject)
+  })
+
+const shortened = (text: string): string => (text.length > 500 ? `${text.slice(0, 499)}…` : text)
 
 /** Ids for the log line, short. Never more of the body. */
 const idsOf = (body: string): object => {

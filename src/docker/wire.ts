@@ -3,54 +3,8 @@
 // Maps and lists may be null, empty or absent for "nothing", differing per call and engine version.
 import { z } from 'zod'
 import { WeftError } from '../base/errors.ts'
+import { parseAddress, parseInterface, parseMac } from '../model/address.ts'
 import type { PortMapping } from '../model/endpoint.ts'
-
-const nullish = <T extends z.ZodType>(schema: T, empty: z.output<T>) =>
-  schema.nullish().transform(value => value ?? empty)
-const text = z
-  .string()
-  .nullish()
-  .transform(value => value ?? '')
-const options = nullish(z.record(z.string(), z.unknown()), {})
-const strings = nullish(z.record(z.string(), z.string()), {})
-const id = z.string().min(1)
-
-const ipamData = z.object({
-  AddressSpace: text,
-  Pool: text,
-  Gateway: text,
-  AuxAddresses: strings,
-})
-const ipamList = z
-  .array(ipamData)
-  .nullish()
-  .transform(value => value ?? [])
-
-const endpointKey = z.object({ NetworkID: id, EndpointID: id })
-
-export const requests = {
-  createNetwork: z.object({ NetworkID: id, Options: options, IPv4Data: ipamList, IPv6Data: ipamList }),
-  deleteNetwork: z.object({ NetworkID: id }),
-  createEndpoint: endpointKey.extend({
-    Interface: z
-      .object({ Address: text, AddressIPv6: text, MacAddress: text })
-      .nullish()
-      .transform(value => value ?? { Address: '', AddressIPv6: '', MacAddress: '' }),
-    Options: options,
-  }),
-  endpoint: endpointKey,
-  join: endpointKey.extend({ SandboxKey: text, Options: options }),
-  external: endpointKey.extend({ Options: options }),
-  discover: z.object({ DiscoveryType: z.number() }),
-  requestPool: z.object({ AddressSpace: text, Pool: text, SubPool: text, Options: strings, V6: z.boolean().nullish() }),
-  releasePool: z.object({ PoolID: id }),
-  requestAddress: z.object({ PoolID: id, Address: text, Options: strings }),
-  releaseAddress: z.object({ PoolID: id, Address: text }),
-} as const
-
-export type CreateNetwork = z.output<typeof requests.createNetwork>
-export type CreateEndpoint = z.output<typeof requests.createEndpoint>
-export type IpamData = z.output<typeof ipamData>
 
 export const label = {
   generic: 'com.docker.network.generic',
@@ -61,10 +15,92 @@ export const label = {
   gateway: 'com.docker.network.gateway',
 } as const
 
+const nullish = <T extends z.ZodType>(schema: T, empty: z.output<T>) =>
+  schema.nullish().transform(value => value ?? empty)
+const reads = (parse: () => unknown): boolean => {
+  try {
+    parse()
+    return true
+  } catch {
+    return false
+  }
+}
+/** Longer than any path, address or name that an engine sends. */
+const longest = 4096
+const text = z
+  .string()
+  .max(longest)
+  .nullish()
+  .transform(value => value ?? '')
+const address = text.refine(value => value === '' || reads(() => parseAddress(value)), 'is no IP address')
+const mac = text.refine(
+  value => value === '' || reads(() => parseMac(value)),
+  'is not six hexadecimal bytes with colons',
+)
+const noCidr = 'is no address with a prefix length, such as 10.1.0.0/16'
+const cidr = text.refine(value => value === '' || reads(() => parseInterface(value)), noCidr)
+const given = z.string().refine(value => reads(() => parseInterface(value)), noCidr)
+const options = nullish(z.record(z.string(), z.unknown()), {})
+const strings = nullish(z.record(z.string(), z.string()), {})
+const id = z.string().regex(/^[0-9A-Za-z]{1,128}$/, 'is no id: 1 to 128 letters and digits')
+
+const ipamData = z.object({
+  AddressSpace: text,
+  Pool: cidr,
+  Gateway: cidr,
+  AuxAddresses: nullish(z.record(z.string(), given), {}),
+})
+const ipamList = z
+  .array(ipamData)
+  .nullish()
+  .transform(value => value ?? [])
+
+const endpointKey = z.object({ NetworkID: id, EndpointID: id })
+
+export const requests = {
+  createNetwork: z.object({
+    NetworkID: id,
+    Options: nullish(
+      z.looseObject({
+        [label.generic]: z.record(z.string(), z.string()).nullish(),
+        [label.internal]: z.boolean().nullish(),
+        [label.enableIpv6]: z.boolean().nullish(),
+      }),
+      {},
+    ),
+    IPv4Data: ipamList,
+    IPv6Data: ipamList,
+  }),
+  deleteNetwork: z.object({ NetworkID: id }),
+  createEndpoint: endpointKey.extend({
+    Interface: z
+      .object({ Address: cidr, AddressIPv6: cidr, MacAddress: mac })
+      .nullish()
+      .transform(value => value ?? { Address: '', AddressIPv6: '', MacAddress: '' }),
+    Options: options,
+  }),
+  endpoint: endpointKey,
+  join: endpointKey.extend({ SandboxKey: text, Options: options }),
+  external: endpointKey.extend({ Options: options }),
+  discover: z.object({ DiscoveryType: z.number() }),
+  requestPool: z.object({ AddressSpace: text, Pool: cidr, SubPool: cidr, Options: strings, V6: z.boolean().nullish() }),
+  releasePool: z.object({ PoolID: given }),
+  requestAddress: z.object({ PoolID: given, Address: address, Options: strings }),
+  releaseAddress: z.object({ PoolID: given, Address: address }),
+} as const
+
+export type CreateNetwork = z.output<typeof requests.createNetwork>
+export type CreateEndpoint = z.output<typeof requests.createEndpoint>
+export type IpamData = z.output<typeof ipamData>
+
 /** Throws INVALID naming the field. */
 export const decodeRequest = <T extends z.ZodType>(method: string, schema: T, body: string): z.output<T> => {
   // an engine's retry can arrive with the body already consumed: never take nothing for "{}"
-  if (body.trim() === '') throw new WeftError('INVALID', `${method}: the request has no body`)
+  if (body.trim() === '')
+    throw new WeftError(
+      'INVALID',
+      `${method}: the request has no body, as when weftd is restarted inside a call: repeat the command`,
+    )
   let json: unknown
   try {
     json = JSON.parse(body)
@@ -77,12 +113,13 @@ export const decodeRequest = <T extends z.ZodType>(method: string, schema: T, bo
   throw new WeftError('INVALID', `${method}: field ${issue.path.join('.') || '(body)'}: ${issue.message}`)
 }
 
+const port = z.number().int().min(0).max(65535)
 const portEntry = z.object({
   Proto: z.number().int(),
-  Port: z.number().int(),
-  HostIP: text,
-  HostPort: z.number().int().nullish(),
-  HostPortEnd: z.number().int().nullish(),
+  Port: port,
+  HostIP: address,
+  HostPort: port.nullish(),
+  HostPortEnd: port.nullish(),
 })
 
 const protocols: Readonly<Record<number, PortMapping['proto']>> = { 6: 'tcp', 17: 'udp', 132: 'sctp' }
@@ -94,7 +131,10 @@ export interface RequestedPort extends PortMapping {
 
 export const decodePorts = (options: Readonly<Record<string, unknown>>): readonly RequestedPort[] => {
   const result = z.array(portEntry).nullish().safeParse(options[label.portMap])
-  if (!result.success) throw new WeftError('INVALID', `option ${label.portMap}: ${result.error.issues[0]!.message}`)
+  if (!result.success) {
+    const { path, message } = result.error.issues[0]!
+    throw new WeftError('INVALID', `field ${['Options', label.portMap, ...path].join('.')}: ${message}`)
+  }
   return (result.data ?? []).flatMap((entry): RequestedPort[] => {
     const proto = protocols[entry.Proto]
     if (!proto)
