@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operations into netlink: consecutive ones of a namespace and protocol travel together, nf_tables ones as a single
 // transaction. Every write is a replace where the kernel has one, so that a repeated or half-done pass converges.
+import { NotSupportedError, WeftError } from '../base/errors.ts'
 import { NetlinkError } from '../netlink/errors.ts'
 import { netnsWrite } from '../netlink/netns.ts'
 import { nftBatch } from '../netlink/nft/batch.ts'
@@ -90,13 +91,31 @@ const applyLink = async (sockets: Sockets, operation: Operation, object: LinkObj
   try {
     if (operation.kind === 'replace' && (await changed(sockets, object, operation.old as LinkObject))) return
     if (operation.kind !== 'add') await socket.run(removeLink({ name })).catch(ignoreAbsent)
-    sockets.forget(ns)
-    if (operation.kind !== 'remove') await create(sockets, object)
+    sockets.forget(ns, name)
+    if (operation.kind !== 'remove') await create(sockets, object).catch(explain(object))
   } finally {
-    sockets.forget(ns)
-    if (object.kind === 'veth') sockets.forget(object.peer.ns)
+    sockets.forget(ns, name)
+    if (object.kind === 'veth') sockets.forget(object.peer.ns, object.peer.name)
   }
 }
+
+/** The kernel's number says little to who starts a container. */
+const explain =
+  ({ kind, ns }: LinkObject) =>
+  (error: unknown): never => {
+    const name = error instanceof NetlinkError ? error.errnoName : undefined
+    if (name === 'EOPNOTSUPP')
+      throw new NotSupportedError(kind, `load the module: modprobe ${kind}, and list it in /etc/modules-load.d`, {
+        cause: error,
+      })
+    if (name === 'EXFULL')
+      throw new WeftError(
+        'FULL',
+        `the bridge in ${ns} has 1,023 ports and no more fit: start containers of this network on other hosts`,
+        { cause: error },
+      )
+    throw error
+  }
 
 /** What can be changed in place is; false: the link has to be made anew. */
 const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): Promise<boolean> => {
@@ -170,9 +189,10 @@ const bringUp = async (sockets: Sockets, { ns, name }: VethObject['peer']): Prom
 }
 
 const indexOf = async (sockets: Sockets, ns: Ns, name: string): Promise<number> => {
-  const link = (await sockets.links(ns)).byName.get(name)
-  if (!link) throw new NetlinkError({ op: `look up link "${name}" in ${ns === '' ? 'H' : ns}`, errno: 19 })
-  return link.index
+  const index = await sockets.index(ns, name)
+  if (index === undefined)
+    throw new NetlinkError({ op: `look up link "${name}" in ${ns === '' ? 'H' : ns}`, errno: 19 })
+  return index
 }
 
 const ignoreAbsent = (error: unknown): void => {
@@ -181,16 +201,16 @@ const ignoreAbsent = (error: unknown): void => {
 
 const applyRoute = async (sockets: Sockets, ns: Ns, group: readonly Operation[]): Promise<OperationResult[]> => {
   try {
-    const { byName } = await sockets.links(ns)
+    const devs = new Set(group.flatMap(({ object }) => devOf(object) ?? []))
+    const indexes = new Map(await Promise.all([...devs].map(async dev => [dev, await sockets.index(ns, dev)] as const)))
     const prepared = group.map(operation => {
       const dev = devOf(operation.object)
-      const index = dev === undefined ? 0 : byName.get(dev)?.index
+      const index = dev === undefined ? 0 : indexes.get(dev)
       return { operation, request: index === undefined ? undefined : requestOf(operation, index) }
     })
     const ready = prepared.filter(one => one.request !== undefined)
     const outcomes = await (await sockets.route(ns)).batch(ready.map(one => one.request!))
     const errors = new Map(ready.map((one, i) => [one.operation, outcomes[i]]))
-    if (group.some(({ object }) => object.kind === 'port')) sockets.forget(ns)
     return prepared.map(({ operation, request }): OperationResult => {
       const error = errors.get(operation)
       if (operation.kind === 'remove') return error && !error.absent ? { operation, error } : { operation }

@@ -21,6 +21,7 @@ export interface NetlinkFailure {
 const names = new Map<number, string>([
   ...Object.entries(constants.errno).map(([name, errno]) => [errno, name] as const),
   [11, 'EAGAIN'],
+  [54, 'EXFULL'],
   [85, 'ERESTART'],
   [95, 'EOPNOTSUPP'],
   [524, 'ENOTSUPP'],

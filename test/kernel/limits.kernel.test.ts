@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernel cannot do is said in a sentence for the user of `docker run`: a bridge that is full, a module that is
+// not there.
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+
+const self = fileURLToPath(import.meta.url)
+
+if (process.env['WEFT_TEST_HOST'] === undefined) {
+  const prepare = 'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && exec "$@"'
+  t.spawn(
+    'unshare',
+    ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, self],
+    { env: { ...process.env, WEFT_TEST_HOST: '1' }, timeout: 600_000 },
+    'in a host of its own',
+  )
+} else {
+  const { silentLog } = await import('../../src/base/log.ts')
+  const { openLinuxKernel } = await import('../../src/kernel/linux.ts')
+  const kernel = openLinuxKernel(silentLog)
+  t.teardown(() => kernel.close())
+  const ns = 'weft-n99'
+  const port = (i: number) =>
+    ({ kind: 'veth', ns, name: `c${i}`, mtu: 1450, master: 'br0', peer: { ns, name: `p${i}`, mtu: 1450 } }) as const
+  const add = async (...objects: Parameters<typeof one>[0][]) => kernel.apply(objects.map(one))
+  const one = (object: Parameters<typeof kernel.apply>[0][number]['object']) => ({ kind: 'add', object }) as const
+
+  t.test('a port more than a bridge has', async t => {
+    const made = await add(
+      { kind: 'netns', ns },
+      { kind: 'bridge', ns, name: 'br0', mac: '02:7f:00:00:00:01', mtu: 1450 },
+    )
+    t.notOk(made.find(({ error }) => error))
+    const pair = (i: number) => `link add d${i} master br0 type veth peer name e${i}\nlink set e${i} master br0\n`
+    const fill = Array.from({ length: 511 }, (_, i) => pair(i)).join('')
+    execFileSync('ip', ['-n', ns, '-batch', '-'], { input: fill })
+    const [fits, fails] = await add(port(1), port(2))
+    t.equal(fits?.error, undefined, 'the last one')
+    t.match(fails?.error?.message, /^the bridge in weft-n99 has 1,023 ports and no more fit: start containers/)
+  })
+
+  // only a kernel that loads modules can be without one
+  const modules = '/proc/modules'
+  t.test(
+    'a kernel without vxlan',
+    { skip: existsSync(modules) ? false : 'this kernel has no modules, so vxlan cannot be taken away' },
+    async t => {
+      if (/^vxlan /m.test(readFileSync(modules, 'utf8'))) execFileSync('rmmod', ['vxlan'])
+      const loader = '/proc/sys/kernel/modprobe'
+      const before = readFileSync(loader, 'utf8')
+      writeFileSync(loader, '/bin/false')
+      t.teardown(() => writeFileSync(loader, before))
+      const [result] = await add({ kind: 'vxlan', ns, name: 'vx0', mtu: 1450, vni: 99, local: '192.0.2.1', port: 8473 })
+      t.match(result?.error?.message, /^vxlan is not supported here: load the module: modprobe vxlan/)
+    },
+  )
+}
