@@ -141,6 +141,10 @@ t.test('what cannot be is refused in one sentence with the remedy, nothing half-
     (await create(...ours, '--subnet', '10.80.0.0/25', 'bad')).err,
     /overlaps 10\.80\.0\.0\/24 of cluster network "app": to join that network add --opt weft\.network=app/,
   )
+  t.match(
+    (await create(...ours, '--subnet', '10.80.0.0/24', 'bad')).err,
+    /to join that network add --opt weft\.network=app --ipam-opt weft\.network=app/,
+  )
   t.match((await create(...ours, '--subnet', '10.9.0.0/16', 'bad')).err, /clashes with route 10\.9\.0\.0\/24 of host h/)
   t.match((await create(...ours, '-o', 'weft.vnii=7', 'bad')).err, /weft\.vnii is unknown, did you mean weft\.vni\?/)
   t.match((await create(...ours, '-o', 'weft.encrypted=true', 'bad')).err, /weft\.encrypted=true is not available/)
@@ -220,6 +224,30 @@ t.test('--subnet, --ip-range, --gateway, --aux-address, --ip, --ip6 and --mac-ad
   )
   await lab.docker('h2', 'rm', '-f', 'auto')
   await lab.docker('h3', 'rm', '-f', 'chosen')
+})
+
+t.test('the same of IPv6: --ip6 and what the network keeps for itself', async t => {
+  const options = '--subnet fd92::/64 --ip-range fd92::8000/113 --gateway fd92::fe --aux-address six=fd92::aa'
+  await lab.docker('h1', ...`network create -d weft --ipam-driver weft --ipv6 ${options} six`.split(' '))
+  await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=six')) !== '')
+  const run = (host: string, name: string, ...its: string[]) =>
+    lab.tryDocker(host, 'run', '-d', '--network', 'six', '--name', name, ...its, 'busybox', ...idle)
+  const show = (host: string, name: string) => {
+    const format = '{{.NetworkSettings.Networks.six.GlobalIPv6Address}} {{.NetworkSettings.Networks.six.IPv6Gateway}}'
+    return lab.docker(host, 'inspect', '-f', format, name)
+  }
+  await run('h1', 'low', '--ip6', 'fd92::7')
+  await run('h2', 'ranged')
+  t.equal(await show('h1', 'low'), 'fd92::7 fd92::fe')
+  t.match(await show('h2', 'ranged'), /^fd92::[89a-f][0-9a-f]{3} fd92::fe$/)
+  for (const to of ['fd92::7', '2001:db8::10'])
+    await lab.docker('h2', 'exec', 'ranged', 'ping', '-c', '1', '-W', '2', to)
+  t.match((await run('h3', 'same', '--ip6', 'fd92::7')).err, /is in use on host h1: choose another --ip/)
+  t.match((await run('h3', 'aux', '--ip6', 'fd92::aa')).err, /auxiliary address "six"/)
+  await lab.docker('h1', 'rm', '-f', 'low')
+  await lab.docker('h2', 'rm', '-f', 'ranged')
+  await lab.docker('h3', 'rm', '-f', 'same', 'aux')
+  await lab.docker('h3', 'network', 'rm', 'six')
 })
 
 t.test('removing: refused while used, gone everywhere when not; a vetoed replica comes back', async t => {
