@@ -20,6 +20,7 @@ import { openEndpoints } from '../control/endpoints.ts'
 import { openNetworks } from '../control/networks.ts'
 import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
+import { openSilence } from '../control/silence.ts'
 import { openSweeper } from '../control/sweeper.ts'
 import { openDirectory, throughHost } from '../dns/directory.ts'
 import { openResolver } from '../dns/resolver.ts'
@@ -228,6 +229,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
       departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
       parts.add('sweeper', openSweeper(context, pools))
+      parts.add('silence', openSilence(context, nodes))
     }, fail)
     workloads = parts.add(
       'workloads',

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+import t from 'tap'
+import { silentLog } from '../../src/base/log.ts'
+import { openSilence } from '../../src/control/silence.ts'
+import { testCluster } from '../overlay/cluster.ts'
+import { manualClock } from '../store/clock.ts'
+
+/** A day in a moment: minute by minute, and what each set off is done. */
+const passer = () => {
+  const clock = manualClock()
+  const pass = async (hours: number): Promise<void> => {
+    for (let minute = 0; minute < hours * 60; minute++) {
+      clock.advance(60_000)
+      await new Promise(resolve => setImmediate(resolve))
+    }
+  }
+  return { clock, pass }
+}
+
+const open = () => {
+  const { clock, pass } = passer()
+  const snapshot = testCluster()
+  for (const name of ['a', 'b', 'c']) snapshot.putNode({ name })
+  const status = { available: true, error: undefined, damaged: new Map<string, string>(), records: 0 }
+  const here = new Set(['a', 'b'])
+  const fenced: string[] = []
+  const silence = openSilence(
+    { mirror: { snapshot, status } as never, node: 'a', clock, log: silentLog },
+    {
+      present: name => here.has(name),
+      async fence(name) {
+        fenced.push(name)
+        snapshot.putNode({ name, fenced: 'now' })
+        return { endpoints: 0 }
+      },
+    },
+  )
+  return { silence, pass, status, here, fenced }
+}
+
+t.test('a node that is not seen for a day is fenced, once; living ones are not', async t => {
+  const { silence, pass, fenced } = open()
+  await pass(23.9)
+  t.same(fenced, [])
+  await pass(0.2)
+  t.same(fenced, ['c'])
+  await pass(48)
+  t.same(fenced, ['c'])
+  await silence.close()
+})
+
+t.test('coming back in between begins the day anew', async t => {
+  const { silence, pass, here, fenced } = open()
+  await pass(20)
+  here.add('c')
+  await pass(1)
+  here.delete('c')
+  await pass(23.5)
+  t.same(fenced, [])
+  await pass(1)
+  t.same(fenced, ['c'])
+  await silence.close()
+})
+
+t.test('time without a store does not count', async t => {
+  const { silence, pass, status, fenced } = open()
+  await pass(12)
+  Object.assign(status, { available: false })
+  await pass(72)
+  Object.assign(status, { available: true })
+  await pass(11)
+  t.same(fenced, [])
+  await pass(1.5)
+  t.same(fenced, ['c'])
+  await silence.close()
+})
