@@ -48,6 +48,8 @@ export interface NetworkWish {
 const settleMs = 10
 const lookEveryMs = 30_000
 const removalMs = 10_000
+/** Longer than any driver call takes. */
+const callMs = 10_000
 const makeWayMs = 5_000
 
 export const openReplicas = (context: Context, engine: Engine, bindings: Bindings, networks: Networks): Replicas => {
@@ -81,7 +83,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     for (const { record } of [...mirror.snapshot.networks.values()]) {
       if (record.state.kind === 'removing') await removing(record)
       else if (record.name !== undefined && !bindings.byNetwork(record.id)) await replicate(record, record.name)
+      else if (record.name === undefined) await forsaken(record)
     }
+    for (const id of nameless.keys()) if (!mirror.snapshot.networks.has(id)) nameless.delete(id)
     // a record that is gone takes its replica with it; never one that has containers
     for (const binding of [...bindings.all()])
       if (!mirror.snapshot.networks.has(binding.network)) await dissolve(binding.docker)
@@ -93,6 +97,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     const at = deletions.indexOf(docker)
     if (at >= 0) deletions.splice(at, 1)
     else if (!ourRemovals.has(docker)) return confirmVanished(docker)
+    missingOnce.delete(docker)
     await bindings.unbind(docker)
     if (ourRemovals.delete(docker) || !binding) return
     const record = mirror.snapshot.networks.get(binding.network)?.record
@@ -128,6 +133,25 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       missingOnce.delete(docker)
       deletions.push(docker)
       await vanished(docker)
+    }
+  }
+
+  /** Made here, never named, and no network of this engine is it: its CreateNetwork was not answered. */
+  const nameless = new Map<NetworkId, number>()
+  const forsaken = async ({ id, origin }: Network): Promise<void> => {
+    if (origin.node !== node || bindings.byNetwork(id)) return void nameless.delete(id)
+    const first = nameless.get(id)
+    if (first === undefined) {
+      nameless.set(id, clock.monotonic())
+      return void clock.after(callMs, poke)
+    }
+    if (clock.monotonic() - first < callMs) return
+    try {
+      await networks.remove(id, signal())
+      log.info({ id }, 'network removed from the cluster: it never got a name, no engine has it')
+    } catch (error) {
+      // endpoints on it: those that the engine does not have go first
+      if (!(error instanceof WeftError && error.code === 'IN_USE')) throw error
     }
   }
 
@@ -275,7 +299,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       return inFlight
     },
     deleted(docker) {
-      if (!ourRemovals.has(docker) && bindings.byDocker(docker)) deletions.push(docker)
+      if (!ourRemovals.has(docker) && bindings.byDocker(docker) && !deletions.includes(docker)) deletions.push(docker)
       poke()
     },
     problems,
