@@ -29,6 +29,7 @@ import { openEngine } from '../docker/engine.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
 import { networkDriver } from '../docker/network-driver.ts'
 import { openReplicas } from '../docker/replicas.ts'
+import { openSandboxes } from '../docker/sandboxes.ts'
 import { openPluginServer } from '../docker/server.ts'
 import { openWorkloads, type Workloads } from '../docker/workloads.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
@@ -154,6 +155,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           endpoints,
           bindings,
           converger: reconciler,
+          sandboxes: await openSandboxes(join(config.dataDir, 'sandboxes.json')),
           onDeleted: docker => replicas.deleted(docker),
           onCreated: () => replicas.poke(),
           containerEnd,

@@ -9,6 +9,7 @@ import type { Networks } from '../control/networks.ts'
 import { familyOf, formatAddress, parseInterface } from '../model/address.ts'
 import type { Network, Pool } from '../model/network.ts'
 import { forAMoment } from './patience.ts'
+import type { Sandboxes } from './sandboxes.ts'
 import {
   type CreateEndpoint,
   type CreateNetwork,
@@ -26,6 +27,7 @@ export interface NetworkDriverParts {
   readonly endpoints: Endpoints
   readonly bindings: Bindings
   readonly converger: Converger
+  readonly sandboxes: Sandboxes
   /** Docker deleted a network of this engine (by command, or because we asked it to). */
   readonly onDeleted: (docker: string) => void
   /** Docker made a network whose name only its API tells. */
@@ -40,10 +42,7 @@ export const addressSpace = 'weft'
 
 /** Answers by method name, as in 'NetworkDriver.Join'. */
 export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string, Handler>> => {
-  const { networks, endpoints, bindings, converger } = parts
-  /** Sandboxes that already have the route to the resolver: it fits a routing table only once. */
-  const routed = new Map<string, string>()
-  const sandboxes = new Map<string, string>()
+  const { networks, endpoints, bindings, converger, sandboxes } = parts
 
   return {
     'NetworkDriver.GetCapabilities': async () => ({ Scope: 'local', ConnectivityScope: 'global' }),
@@ -94,6 +93,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.DeleteEndpoint': async body => {
       const { NetworkID, EndpointID } = decodeRequest('DeleteEndpoint', requests.endpoint, body)
+      await sandboxes.left(EndpointID)
       await endpoints.delete(NetworkID, EndpointID)
       return {}
     },
@@ -102,11 +102,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
       const request = decodeRequest('Join', requests.join, body)
       const { endpoint, network } = await endpoints.get(request.NetworkID, request.EndpointID, signal)
       await converger.attach(network.id, endpoint.id, signal)
-      const first = !routed.has(request.SandboxKey) || routed.get(request.SandboxKey) === request.EndpointID
-      if (first) {
-        routed.set(request.SandboxKey, request.EndpointID)
-        sandboxes.set(request.EndpointID, request.SandboxKey)
-      }
+      const first = await sandboxes.first(request.SandboxKey, request.EndpointID)
       return {
         InterfaceName: { SrcName: parts.containerEnd(endpoint.id), DstPrefix: 'eth' },
         ...gatewaysOf(network, endpoint.addresses),
@@ -120,9 +116,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.Leave': async body => {
       const { EndpointID } = decodeRequest('Leave', requests.endpoint, body)
-      const sandbox = sandboxes.get(EndpointID)
-      if (sandbox !== undefined) routed.delete(sandbox)
-      sandboxes.delete(EndpointID)
+      await sandboxes.left(EndpointID)
       return {}
     },
 
