@@ -42,6 +42,8 @@ export interface Networks {
   find(nameOrId: string): Versioned<Network>
   /** Removes record and claims; refused with IN_USE while endpoints are on it, unless they are of fenced nodes. */
   remove(id: NetworkId, signal: AbortSignal): Promise<void>
+  /** Docker gave this pool back. A network of ours that never got a name goes with it: its creation was not answered. */
+  forsake(pool: string, signal: AbortSignal): Promise<void>
   /** Changes the removal's state by compare-and-swap; undefined from `change`: leave it. */
   update(id: NetworkId, change: (network: Network) => Network | undefined, signal: AbortSignal): Promise<void>
 }
@@ -169,6 +171,21 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
   const unused = async (id: NetworkId, signal: AbortSignal): Promise<boolean> =>
     (await store.list(`endpoints/${id}/`, { signal })).entries.length === 0
 
+  const remove = (id: NetworkId, signal: AbortSignal): Promise<void> =>
+    attempt(context, signal, async () => {
+      const known = await current(id, signal)
+      if (!known) return
+      const { entries } = await store.list(`endpoints/${id}/`, { signal })
+      const nodes = [...new Set(entries.map(entry => decode('endpoint', entry.key, entry.value).node))]
+      const holding = nodes.filter(name => !fenced(context, name))
+      if (holding.length > 0)
+        throw new WeftError(
+          'IN_USE',
+          `network ${JSON.stringify(known.record.name ?? id)} has containers on ${holding.join(', ')}: stop them first`,
+        )
+      await sweep(context, id, known, signal)
+    })
+
   return {
     async create(request, signal) {
       if (request.pools.length === 0)
@@ -218,20 +235,15 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         )
       return network
     },
-    remove: (id, signal) =>
-      attempt(context, signal, async () => {
-        const known = await current(id, signal)
-        if (!known) return
-        const { entries } = await store.list(`endpoints/${id}/`, { signal })
-        const nodes = [...new Set(entries.map(entry => decode('endpoint', entry.key, entry.value).node))]
-        const holding = nodes.filter(name => !fenced(context, name))
-        if (holding.length > 0)
-          throw new WeftError(
-            'IN_USE',
-            `network ${JSON.stringify(known.record.name ?? id)} has containers on ${holding.join(', ')}: stop them first`,
-          )
-        await sweep(context, id, known, signal)
-      }),
+    remove,
+    async forsake(pool, signal) {
+      const entry = await store.get(keys.pool(pool), { signal })
+      const claim = entry && decode('poolClaim', entry.key, entry.value)
+      const known = claim?.settled && claim.node === node ? await current(claim.network, signal) : undefined
+      // what was asked for by name, others may have joined
+      if (known && known.record.name === undefined && known.record.wanted === undefined)
+        await remove(known.record.id, signal)
+    },
     update: (id, change, signal) =>
       attempt(context, signal, async () => {
         const known = await current(id, signal)

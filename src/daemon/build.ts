@@ -166,6 +166,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           addresses,
           replicating: () => replicas.inFlight,
           makeWay: name => replicas.makeWay(name),
+          forsake: (pool, signal) => networks.forsake(pool, signal),
         }),
       },
     }),

@@ -18,6 +18,8 @@ export interface IpamDriverParts {
   readonly replicating: () => NetworkId | undefined
   /** A user's command on this engine is about to join the cluster network of this name: no replica of ours beside it. */
   readonly makeWay: (name: string) => Promise<void>
+  /** Docker gives this pool back: so is its network if it never got a name. */
+  readonly forsake: (pool: string, signal: AbortSignal) => Promise<void>
 }
 
 export const ipamDriver = ({
@@ -25,6 +27,7 @@ export const ipamDriver = ({
   addresses,
   replicating,
   makeWay,
+  forsake,
 }: IpamDriverParts): Readonly<Record<string, Handler>> => ({
   'IpamDriver.GetCapabilities': async () => ({ RequiresMACAddress: false, RequiresRequestReplay: false }),
 
@@ -57,7 +60,7 @@ export const ipamDriver = ({
 
   'IpamDriver.ReleasePool': async (body, signal) => {
     const { PoolID } = decodeRequest('ReleasePool', requests.releasePool, body)
-    await forAMoment(pools.release(PoolID, signal))
+    await forAMoment(pools.release(PoolID, signal).then(() => forsake(PoolID, signal)))
     return {}
   },
 
