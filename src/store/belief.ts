@@ -22,9 +22,12 @@ export interface Look {
 
 export type Believed = ReadonlyMap<string, Entry>
 
-/** Share of the records that a list may take away, and the least number of records that the share applies to. */
+/**
+ * Share of the records that a list may take away, and the least number of records that the share applies to: of a small
+ * cluster one network more or less is a third, and somebody removes it while we are down.
+ */
 const share = 0.3
-const few = 10
+const few = 50
 
 /** Why not to believe the look; undefined: believe it. Nothing pinned, nothing doubted. */
 export const doubt = (pins: Pins | undefined, believed: Believed, look: Look): string | undefined => {

@@ -8,7 +8,7 @@ const entry = (key: string, value = '{}', revision = 5n): Entry => ({ key, value
 const pins: Pins = { engine: 'e1', cluster: 'c1', revision: 100n }
 const base = [entry('cluster', '{"id":"c1"}'), entry('nodes/a'), entry('nodes/b')]
 const endpoints = (count: number): Entry[] => Array.from({ length: count }, (_, i) => entry(`endpoints/n/${i}`))
-const whole = [...base, ...endpoints(17)]
+const whole = [...base, ...endpoints(57)]
 const believed = new Map(whole.map(one => [one.key, one]))
 const look = (fields: Partial<Look> = {}): Look => ({ engine: 'e1', revision: 101n, entries: whole, ...fields })
 
@@ -33,14 +33,14 @@ t.test('doubts another store, saying what is wrong', async t => {
 })
 
 t.test('doubts a list without more than 30 % of the records, presence not counted', async t => {
-  const without = (count: number): Look => look({ entries: [...base, ...endpoints(17 - count)] })
-  t.equal(doubt(pins, believed, without(6)), undefined, '6 of 20')
-  t.match(doubt(pins, believed, without(7)), /7 of 20 records are gone/)
+  const without = (count: number): Look => look({ entries: [...base, ...endpoints(57 - count)] })
+  t.equal(doubt(pins, believed, without(18)), undefined, '18 of 60')
+  t.match(doubt(pins, believed, without(19)), /19 of 60 records are gone/)
   const present = new Map(believed)
   for (let i = 0; i < 40; i++) present.set(`presence/${i}`, entry(`presence/${i}`))
   t.equal(doubt(pins, present, look()), undefined, 'all presence gone says nothing')
-  t.match(doubt(pins, present, without(7)), /7 of 20/, 'and hides nothing')
-  const small = new Map(whole.slice(0, 9).map(one => [one.key, one]))
+  t.match(doubt(pins, present, without(19)), /19 of 60/, 'and hides nothing')
+  const small = new Map(whole.slice(0, 49).map(one => [one.key, one]))
   t.equal(doubt(pins, small, look({ entries: base })), undefined, 'a share of few records says nothing')
 })
 
