@@ -61,8 +61,27 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         const record = join(decode('network', known.key, known.value), request, options.network)
         return { record, revision: known.revision }
       }
+      const foreign = claims.findIndex(
+        ({ record }) => record.network !== id && (record.settled || record.node !== node),
+      )
+      if (foreign >= 0)
+        throw notTogether(
+          request.pools.map(pool => pool.prefix),
+          foreign,
+          claims[foreign]!.record,
+        )
       return make(id, request, claims, signal)
     })
+
+  /** An engine before 28 asks for an IPv4 subnet even where the network has none. */
+  const notTogether = (prefixes: readonly string[], foreign: number, { network }: PoolClaim): WeftError => {
+    const title = JSON.stringify(mirror.snapshot.networks.get(network)?.record.name ?? network)
+    const others = prefixes.filter((_, i) => i !== foreign).join(', ')
+    return new WeftError(
+      'INVALID',
+      `subnet ${prefixes[foreign]} is that of network ${title}, which has no subnet ${others}: a network of IPv6 alone needs Docker 28 on every host`,
+    )
+  }
 
   const join = (network: Network, request: NetworkRequest, name: string | undefined): Network => {
     const known = network.name ?? network.wanted

@@ -49,6 +49,8 @@ export interface CreateNetworkBody {
   readonly Driver: string
   readonly Internal: boolean
   readonly Attachable: boolean
+  /** Docker 28 and later; before, every network has IPv4. */
+  readonly EnableIPv4?: false
   readonly EnableIPv6: boolean
   readonly IPAM: {
     readonly Driver: string

@@ -6,7 +6,7 @@ import type { Bindings } from '../control/bindings.ts'
 import type { Converger } from '../control/converger.ts'
 import type { Endpoints } from '../control/endpoints.ts'
 import type { Networks } from '../control/networks.ts'
-import { familyOf, formatAddress, parseInterface } from '../model/address.ts'
+import { contains, familyOf, formatAddress, parseAddress, parseInterface, parsePrefix } from '../model/address.ts'
 import type { Network, Pool } from '../model/network.ts'
 import { forAMoment } from './patience.ts'
 import type { Sandboxes } from './sandboxes.ts'
@@ -106,10 +106,10 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
       return {
         InterfaceName: { SrcName: parts.containerEnd(endpoint.id), DstPrefix: 'eth' },
         ...gatewaysOf(network, endpoint.addresses),
-        StaticRoutes:
-          first && endpoint.addresses.some(address => familyOf(address) === 4)
-            ? [{ Destination: `${parts.resolver}/32`, RouteType: 1 }]
-            : [],
+        StaticRoutes: [
+          ...(first && endpoint.addresses.some(address => familyOf(address) === 4) ? [`${parts.resolver}/32`] : []),
+          ...otherSubnets(network, endpoint.addresses),
+        ].map(Destination => ({ Destination, RouteType: 1 })),
         DisableGatewayService: true,
       }
     },
@@ -180,11 +180,19 @@ const addressesOf = ({ Interface }: CreateEndpoint): string[] =>
 const gatewaysOf = (network: Network, addresses: readonly string[]): { Gateway?: string; GatewayIPv6?: string } => {
   if (network.internal) return {}
   const gateway = (family: 4 | 6): string | undefined => {
-    if (!addresses.some(address => familyOf(address) === family)) return undefined
-    const own = network.pools.find(pool => familyOf(pool.prefix) === family && pool.gateway !== undefined)
-    return own?.gateway
+    const own = addresses.map(address => parseAddress(address)).find(address => address.family === family)
+    return own && network.pools.find(pool => contains(parsePrefix(pool.prefix), own))?.gateway
   }
   const v4 = gateway(4)
   const v6 = gateway(6)
   return { ...(v4 === undefined ? {} : { Gateway: v4 }), ...(v6 === undefined ? {} : { GatewayIPv6: v6 }) }
+}
+
+/** On the link too, though none of the container's addresses is in them: a network may have several subnets of a family. */
+const otherSubnets = (network: Network, addresses: readonly string[]): string[] => {
+  const own = addresses.map(address => parseAddress(address))
+  const isOther = ({ prefix }: Pool): boolean =>
+    own.some(({ family }) => family === familyOf(prefix)) &&
+    !own.some(address => contains(parsePrefix(prefix), address))
+  return network.pools.filter(isOther).map(({ prefix }) => prefix)
 }

@@ -390,6 +390,7 @@ const bodyOf = (record: Network, name: string): CreateNetworkBody => ({
   Driver: driverName,
   Internal: record.internal,
   Attachable: record.attachable,
+  ...(record.pools.every(pool => pool.prefix.includes(':')) ? { EnableIPv4: false } : {}),
   EnableIPv6: record.ipv6,
   IPAM: {
     Driver: driverName,
