@@ -238,12 +238,15 @@ export const openNodes = (context: Context): Nodes => {
   }
 }
 
-/** Everything a fenced node held goes: endpoints, addresses, MACs. Safe to repeat. */
+/** Everything a fenced node held goes: endpoints, addresses, MACs, its host's ports. Safe to repeat. */
 const releaseAll = async ({ store }: Context, name: NodeName, signal: AbortSignal): Promise<number> => {
   let endpoints = 0
-  for (const prefix of ['endpoints/', 'addresses/', 'macs/']) {
+  const ofHost = keys.port('', 0, name).slice(keys.port('', 0).length) // '@<node>'
+  for (const prefix of ['endpoints/', 'addresses/', 'macs/', 'ports/']) {
     const { entries } = await store.list(prefix, { signal })
-    const held = entries.filter(entry => (JSON.parse(entry.value) as { node?: string }).node === name)
+    const held = entries.filter(({ key, value }) =>
+      prefix === 'ports/' ? key.endsWith(ofHost) : (JSON.parse(value) as { node?: string }).node === name,
+    )
     if (prefix === 'endpoints/') endpoints = held.length
     for (let i = 0; i < held.length; i += 50)
       await store

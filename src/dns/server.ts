@@ -2,6 +2,7 @@
 // Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address. A listener
 // belongs to one life of its namespace: when that was made anew, so is the listener.
 import { createSocket, type Socket } from 'node:dgram'
+import { closeSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import type { Clock, Timer } from '../base/clock.ts'
 import { describe } from '../base/errors.ts'
@@ -102,8 +103,14 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
         continue
       }
       try {
-        const datagrams = udp(network, await sockets.open(ns, 'udp', address, 53))
-        const streams = tcp(network, await sockets.open(ns, 'tcp', address, 53))
+        // the stream first: where somebody listens on every address, it is the one that is refused
+        const stream = await sockets.open(ns, 'tcp', address, 53)
+        const datagram = await sockets.open(ns, 'udp', address, 53).catch(error => {
+          closeSync(stream)
+          throw error
+        })
+        const streams = tcp(network, stream)
+        const datagrams = udp(network, datagram)
         listeners.set(network, {
           identity: now,
           close() {

@@ -242,7 +242,13 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       clock.after(removalMs, poke)
       return
     }
-    await networks.remove(record.id, signal())
+    try {
+      await networks.remove(record.id, signal())
+    } catch (error) {
+      if (!(error instanceof WeftError && error.code === 'IN_USE')) throw error
+      log.warn({ network: record.name, err: error.message }, 'removal vetoed for a host that is away')
+      return networks.update(record.id, now => ({ ...now, state: { kind: 'active' } }), signal())
+    }
     log.info({ network: record.name, id: record.id }, 'network removed from the cluster')
   }
 

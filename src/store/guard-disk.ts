@@ -51,8 +51,9 @@ export const openGuardDisk = async ({ dir, clock, log, state }: GuardDiskParts):
     // from here on lines go to the next file; until the snapshot is there a start reads both
     if (!loaded.folded) await rename(file('changes'), file('changes.old'))
     loaded.folded = true
+    const next = openSync(file('changes'), 'a', 0o600)
     closeSync(fd)
-    fd = openSync(file('changes'), 'a', 0o600)
+    fd = next
     bytes = 0
     behind = false
     const { pins, believed } = state()

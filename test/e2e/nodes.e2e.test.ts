@@ -23,7 +23,7 @@ const fenced = async (name: string) =>
 await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--subnet', '10.70.0.0/24', 'app')
 await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=app')) !== '')
 await run('h1', 'one')
-await run('h2', 'two')
+await run('h2', 'two', '-p', '8080:80')
 
 t.test('exit codes of the command line', async t => {
   const cases: [number, string[], RegExp][] = [
