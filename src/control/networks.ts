@@ -7,6 +7,7 @@ import { type NetworkId, type NodeName, vniRange } from '../model/ids.ts'
 import { insideMtu } from '../model/mtu.ts'
 import type { Network, Pool, PoolClaim } from '../model/network.ts'
 import type { Versioned } from '../model/snapshot.ts'
+import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
 import type { Compare, Write } from '../store/store.ts'
@@ -306,11 +307,7 @@ const sweep = async (
   )
   for (const prefix of [`addresses/${id}/`, `macs/${id}/`, `endpoints/${id}/`]) {
     const { entries } = await store.list(prefix, { signal })
-    for (let i = 0; i < entries.length; i += 50)
-      await store.commit(
-        [],
-        entries.slice(i, i + 50).map(({ key }): Write => ({ kind: 'delete', key })),
-        { signal },
-      )
+    for (const batch of batches(entries.map(({ key }): Write => ({ kind: 'delete', key }))))
+      await store.commit([], batch, { signal })
   }
 }

@@ -3,13 +3,14 @@
 import { randomBytes } from 'node:crypto'
 import { backoff } from '../base/backoff.ts'
 import { sleep } from '../base/clock.ts'
-import { ConflictError, describe, WeftError } from '../base/errors.ts'
+import { describe, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { type Family, familyOf } from '../model/address.ts'
 import { type Cluster, defaultPools4 } from '../model/cluster.ts'
 import { type NodeName, newId, nodeNumbers } from '../model/ids.ts'
 import type { Node } from '../model/node.ts'
 import type { Versioned } from '../model/snapshot.ts'
+import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
 import type { Compare, Lease, Write } from '../store/store.ts'
@@ -248,16 +249,8 @@ const releaseAll = async ({ store }: Context, name: NodeName, signal: AbortSigna
       prefix === 'ports/' ? key.endsWith(ofHost) : (JSON.parse(value) as { node?: string }).node === name,
     )
     if (prefix === 'endpoints/') endpoints = held.length
-    for (let i = 0; i < held.length; i += 50)
-      await store
-        .commit(
-          [],
-          held.slice(i, i + 50).map(({ key }): Write => ({ kind: 'delete', key })),
-          { signal },
-        )
-        .catch(error => {
-          if (!(error instanceof ConflictError)) throw error
-        })
+    for (const batch of batches(held.map(({ key }): Write => ({ kind: 'delete', key }))))
+      await store.commit([], batch, { signal })
   }
   return endpoints
 }

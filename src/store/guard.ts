@@ -5,12 +5,13 @@
 import { type Clock, sleep } from '../base/clock.ts'
 import { codeOf, describe, WeftError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
+import { batches } from './batches.ts'
 import { afterChanges, clusterId, differencesTo, doubt, type Look, type Pins, sweeping } from './belief.ts'
 import { callMs, closedError, limited } from './call.ts'
 import { openGuardDisk } from './guard-disk.ts'
 import { openHub } from './hub.ts'
 import { keys } from './keys.ts'
-import { type CallOptions, type Change, type Entry, limits, type Store, type StoredRecord } from './store.ts'
+import type { CallOptions, Change, Entry, Store, StoredRecord, Write } from './store.ts'
 
 export interface GuardedStore extends Store {
   /** Believe the doubted store as it is now. Resolves when the old pins are forgotten; nothing to do when none is. */
@@ -248,30 +249,14 @@ const restoreInto = async (store: Store, records: readonly StoredRecord[], call?
         `the store holds ${key} already, which is not in the copy: import into an empty one`,
       )
   }
-  const missing = records.filter(({ key }) => !there.has(key) && key !== keys.cluster)
-  const last = records.filter(({ key }) => !there.has(key) && key === keys.cluster)
-  for (const batch of [...batches(missing), last])
-    if (batch.length > 0)
-      await store.commit(
-        batch.map(({ key }) => ({ key, is: 'absent' })),
-        batch.map(({ key, value }) => ({ kind: 'put', key, value })),
-        call,
-      )
-}
-
-/** As many as fit one commit. */
-const batches = function* (records: readonly StoredRecord[]): Generator<StoredRecord[]> {
-  let batch: StoredRecord[] = []
-  let bytes = 0
-  for (const record of records) {
-    const size = Buffer.byteLength(record.key) + Buffer.byteLength(record.value)
-    if (batch.length === limits.writesPerCommit || bytes + size > limits.commitBytes) {
-      yield batch
-      batch = []
-      bytes = 0
-    }
-    batch.push(record)
-    bytes += size
-  }
-  yield batch
+  const puts = records
+    .filter(({ key }) => !there.has(key))
+    .map(({ key, value }): Write => ({ kind: 'put', key, value }))
+  const [last, first] = [puts.filter(put => put.key === keys.cluster), puts.filter(put => put.key !== keys.cluster)]
+  for (const batch of [...batches(first), ...batches(last)])
+    await store.commit(
+      batch.map(({ key }) => ({ key, is: 'absent' })),
+      batch,
+      call,
+    )
 }
