@@ -3,6 +3,7 @@
 // came, tombstones that have rested. Only our own, only after a minute, only by compare-and-swap.
 import type { Timer } from '../base/clock.ts'
 import { ConflictError, describe } from '../base/errors.ts'
+import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { keys } from '../store/keys.ts'
 import type { Context } from './context.ts'
@@ -13,7 +14,7 @@ const everyMs = 10_000
 
 export const openSweeper = ({ store, mirror, node, clock, log }: Context, pools: Pools): Closeable => {
   const stop = new AbortController()
-  const seen = new Map<string, number>() // unsettled pool → monotonic ms when first seen
+  const unsettled = openHoldDown<string>(clock) // pools
   let timer: Timer | undefined
   let running: Promise<void> = Promise.resolve()
 
@@ -41,13 +42,11 @@ export const openSweeper = ({ store, mirror, node, clock, log }: Context, pools:
     for (const { key, revision } of due) await remove(key, revision)
     for (const [prefix, { record }] of claims) {
       if (record.settled || record.node !== node) continue
-      const since = seen.get(prefix) ?? clock.monotonic()
-      seen.set(prefix, since)
-      if (clock.monotonic() - since <= reservationMs) continue
-      seen.delete(prefix)
+      if (!unsettled.held(prefix, reservationMs)) continue
+      unsettled.clear(prefix)
       await pools.release(prefix, stop.signal)
     }
-    for (const prefix of seen.keys()) if (claims.get(prefix)?.record.settled !== false) seen.delete(prefix)
+    for (const prefix of unsettled.keys()) if (claims.get(prefix)?.record.settled !== false) unsettled.clear(prefix)
   }
 
   const arm = (): void => {

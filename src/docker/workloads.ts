@@ -4,6 +4,7 @@
 import { backoff } from '../base/backoff.ts'
 import { sleep } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
+import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Context } from '../control/context.ts'
 import type { Departures } from '../control/departures.ts'
@@ -34,7 +35,7 @@ export interface WorkloadsParts {
 export const openWorkloads = ({ context, engine, endpoints, departures, onNetworks }: WorkloadsParts): Workloads => {
   const { mirror, node, clock, log } = context
   const stop = new AbortController()
-  const missing = new Map<EndpointId, number>()
+  const missing = openHoldDown<EndpointId>(clock)
   const images = new Map<string, Readonly<Record<string, string>>>()
   let engineError: string | undefined = 'not asked yet'
 
@@ -76,19 +77,16 @@ export const openWorkloads = ({ context, engine, endpoints, departures, onNetwor
     for (const { Id, NetworkSettings } of await engine.containers())
       for (const { EndpointID } of Object.values(NetworkSettings?.Networks ?? {}))
         if (EndpointID) listed.set(EndpointID, Id)
-    const now = clock.monotonic()
     const nameless = new Set<string>()
     for (const [endpoint, network] of own()) {
       const container = listed.get(endpoint)
       if (container !== undefined) {
-        missing.delete(endpoint)
+        missing.clear(endpoint)
         if (!mirror.snapshot.endpoints(network).get(endpoint)?.record.workload) nameless.add(container)
         continue
       }
-      const since = missing.get(endpoint) ?? now
-      missing.set(endpoint, since)
-      if (now - since < graceMs) continue
-      missing.delete(endpoint)
+      if (!missing.held(endpoint, graceMs)) continue
+      missing.clear(endpoint)
       log.warn({ endpoint: endpoint.slice(0, 12), network }, 'endpoint is unknown to the engine: released')
       await departures.add(network, endpoint)
     }
