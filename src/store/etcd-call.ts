@@ -9,6 +9,7 @@ import {
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError,
   GRPCAlreadyExistsError,
+  GRPCDeadlineExceededError,
   GRPCFailedPreconditionError,
   GRPCInvalidArgumentError,
   GRPCNotFoundError,
@@ -55,6 +56,7 @@ export const callEtcd = <T>(
     const timeoutMs = options?.timeoutMs ?? callMs
     const end = clock.monotonic() + timeoutMs
     const retry = backoff(50, 500)
+    let why: unknown // a member's last word: a try that the deadline cuts off has none
     for (;;) {
       const member = members.current()
       const left = end - clock.monotonic() - 20 // our reason comes before the deadline's silence
@@ -65,9 +67,10 @@ export const callEtcd = <T>(
         const code = refusal(error)
         if (code) throw new WeftError(code, `etcd refuses ${what}`, { cause: error })
         members.passOver(member)
+        if (why === undefined || !(error instanceof GRPCDeadlineExceededError)) why = error
         const wait = retry.next()
         const over = stop.aborted || options?.signal?.aborted || clock.monotonic() + wait >= end - 20
-        if (over || !(repeat || neverSent(error))) throw unavailable(what, error, tls, clock.now())
+        if (over || !(repeat || neverSent(error))) throw unavailable(what, why, tls, clock.now())
         await sleep(clock, wait, stop)
       }
     }
