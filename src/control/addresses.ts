@@ -146,6 +146,8 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
         if (why) throw new WeftError('INVALID', `aux-address: ${why}`)
         return withLength(address, prefix)
       }
+      // a further Docker network of this one brings its auxiliary addresses; no endpoint gets them
+      if (address !== undefined && Object.values(pool.aux ?? {}).includes(address)) return withLength(address, prefix)
       if (network!.state.kind === 'removing')
         throw new WeftError('NOT_FOUND', `network ${network!.name} is being removed`)
       const given = await queue.run(prefix, async () => {

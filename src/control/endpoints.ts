@@ -5,7 +5,8 @@
 import { createHash } from 'node:crypto'
 import { sleep } from '../base/clock.ts'
 import { WeftError } from '../base/errors.ts'
-import { familyOf, macOf, parseAddress, parseMac } from '../model/address.ts'
+import { refusal } from '../ipam/allocate.ts'
+import { contains, familyOf, macOf, parseAddress, parseMac, parsePrefix } from '../model/address.ts'
 import type { Endpoint, Workload } from '../model/endpoint.ts'
 import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
@@ -72,6 +73,9 @@ export const openEndpoints = (
   }
 
   const bindAddress = async (network: Network, address: string, signal: AbortSignal): Promise<Compare> => {
+    const pool = network.pools.find(({ prefix }) => contains(parsePrefix(prefix), parseAddress(address)))
+    const why = pool ? refusal(pool, parseAddress(address)) : `${address} is outside the network's subnets`
+    if (why) throw new WeftError('TAKEN', `${why}: choose another --ip`)
     const key = keys.address(network.id, address)
     const here = addresses.reservedAt(network.id, address)
     if (here !== undefined) return { key, is: 'at', revision: here }

@@ -222,6 +222,11 @@ t.test('--subnet, --ip-range, --gateway, --aux-address, --ip, --ip6 and --mac-ad
     (await lab.tryDocker('h2', 'run', '--rm', '--network', 'fine', '--ip', '10.90.0.200', 'busybox', 'true')).err,
     /auxiliary address "router"/,
   )
+  const again =
+    '--subnet 10.90.0.0/24 --aux-address router=10.90.0.200 --opt weft.network=fine --ipam-opt weft.network=fine'
+  await lab.docker('h2', ...`network create -d weft --ipam-driver weft ${again} alias`.split(' '))
+  await lab.docker('h2', 'run', '--rm', '--network', 'alias', 'busybox', 'ping', '-c', '1', '-W', '2', '10.90.0.7')
+  await lab.docker('h2', 'network', 'rm', 'alias')
   await lab.docker('h2', 'rm', '-f', 'auto')
   await lab.docker('h3', 'rm', '-f', 'chosen')
 })
