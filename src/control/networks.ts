@@ -43,6 +43,8 @@ export interface Networks {
   find(nameOrId: string): Versioned<Network>
   /** Removes record and claims; refused with IN_USE while endpoints are on it, unless they are of fenced nodes. */
   remove(id: NetworkId, signal: AbortSignal): Promise<void>
+  /** The same, if it never got a name. */
+  removeNameless(id: NetworkId, signal: AbortSignal): Promise<void>
   /** Docker gave this pool back. A network of ours that never got a name goes with it: its creation was not answered. */
   forsake(pool: string, signal: AbortSignal): Promise<void>
   /** Changes the removal's state by compare-and-swap; undefined from `change`: leave it. */
@@ -191,10 +193,10 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
   const unused = async (id: NetworkId, signal: AbortSignal): Promise<boolean> =>
     (await store.list(`endpoints/${id}/`, { signal })).entries.length === 0
 
-  const remove = (id: NetworkId, signal: AbortSignal): Promise<void> =>
+  const remove = (id: NetworkId, signal: AbortSignal, only?: (network: Network) => boolean): Promise<void> =>
     attempt(context, signal, async () => {
       const known = await current(id, signal)
-      if (!known) return
+      if (!known || only?.(known.record) === false) return
       const { entries } = await store.list(`endpoints/${id}/`, { signal })
       const nodes = [...new Set(entries.map(entry => decode('endpoint', entry.key, entry.value).node))]
       const holding = nodes.filter(name => !fenced(context, name))
@@ -255,14 +257,14 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         )
       return network
     },
-    remove,
+    remove: (id, signal) => remove(id, signal),
+    removeNameless: (id, signal) => remove(id, signal, ({ name }) => name === undefined),
     async forsake(pool, signal) {
       const entry = await store.get(keys.pool(pool), { signal })
       const claim = entry && decode('poolClaim', entry.key, entry.value)
-      const known = claim?.settled && claim.node === node ? await current(claim.network, signal) : undefined
+      if (!claim?.settled || claim.node !== node) return
       // what was asked for by name, others may have joined
-      if (known && known.record.name === undefined && known.record.wanted === undefined)
-        await remove(known.record.id, signal)
+      await remove(claim.network, signal, ({ name, wanted }) => name === undefined && wanted === undefined)
     },
     update: (id, change, signal) =>
       attempt(context, signal, async () => {

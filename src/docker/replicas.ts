@@ -4,8 +4,9 @@
 // every half minute; always outside driver calls.
 import { sleep, type Timer } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
+import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
-import type { Bindings } from '../control/bindings.ts'
+import type { Binding, Bindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
 import type { Networks } from '../control/networks.ts'
 import type { NetworkId } from '../model/ids.ts'
@@ -57,10 +58,13 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const stop = new AbortController()
   const problems = new Map<string, string>()
   const ourRemovals = new Set<string>() // Docker ids whose deletion we asked for
-  const deletions: string[] = [] // Docker ids that a user deleted, to be thought about outside the call
+  const deletions = new Set<string>() // Docker ids that a user deleted, to be thought about outside the call
+  const missing = openHoldDown<string>(clock) // Docker ids that are bound and not listed
+  const nameless = openHoldDown<NetworkId>(clock)
   const expected = new Map<string, number>() // name of a network that a user is making here → monotonic ms until when
   let inFlight: NetworkId | undefined
   let timer: Timer | undefined
+  let waiting: Timer | undefined
   let running: Promise<void> | undefined
   let again = false
 
@@ -73,42 +77,63 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const look = async (): Promise<void> => {
     if (!mirror.status.available) return
     const there = new Map((await engine.networks()).filter(isOurs).map(network => [network.Id, network]))
-    for (const binding of [...bindings.all()]) if (!there.has(binding.docker)) await vanished(binding.docker)
-    for (const [docker, network] of there) {
-      const binding = bindings.byDocker(docker)
+    await each(bindings.all(), async binding => {
+      const network = there.get(binding.docker)
+      if (!network) return vanished(binding)
+      missing.clear(binding.docker)
+      ourRemovals.delete(binding.docker) // the engine refused it
       // further names of a network (weft.network) tell nothing new
-      if (!binding || bindings.byNetwork(binding.network)?.docker !== docker) continue
-      await introduce(binding.network, docker, network)
-    }
-    for (const { record } of [...mirror.snapshot.networks.values()]) {
+      if (bindings.byNetwork(binding.network)?.docker === binding.docker) await introduce(binding, network)
+    })
+    await each(mirror.snapshot.networks.values(), async ({ record }) => {
       if (record.state.kind === 'removing') await removing(record)
-      else if (record.name !== undefined && !bindings.byNetwork(record.id)) await replicate(record, record.name)
       else if (record.name === undefined) await forsaken(record)
+      else if (!bindings.byNetwork(record.id)) await replicate(record, record.name)
+    })
+    for (const id of nameless.keys()) {
+      const known = mirror.snapshot.networks.get(id)
+      if (!known || known.record.name !== undefined) nameless.clear(id)
     }
-    for (const id of nameless.keys()) if (!mirror.snapshot.networks.has(id)) nameless.delete(id)
     // a record that is gone takes its replica with it; never one that has containers
-    for (const binding of [...bindings.all()])
-      if (!mirror.snapshot.networks.has(binding.network)) await dissolve(binding.docker)
+    await each(bindings.all(), async ({ network, docker }) => {
+      if (!mirror.snapshot.networks.has(network)) await dissolve(docker)
+    })
     for (const name of problems.keys()) if (!mirror.snapshot.names.has(name)) problems.delete(name)
   }
-
-  const vanished = async (docker: string): Promise<void> => {
-    const binding = bindings.byDocker(docker)
-    const at = deletions.indexOf(docker)
-    if (at >= 0) deletions.splice(at, 1)
-    else if (!ourRemovals.has(docker)) return confirmVanished(docker)
-    missingOnce.delete(docker)
-    await bindings.unbind(docker)
-    if (ourRemovals.delete(docker) || !binding) return
-    const record = mirror.snapshot.networks.get(binding.network)?.record
-    if (!record || bindings.byNetwork(record.id)) return
-    if (record.origin.by === 'weft') {
-      log.warn(
-        { network: record.name, id: record.id },
-        'docker network rm removed a replica; it comes back, use weft network rm',
-      )
-      return
+  /** One network that resists does not keep the others waiting. */
+  const each = async <T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> => {
+    for (const item of [...items]) {
+      if (stop.signal.aborted || !mirror.status.available) return
+      await work(item).catch(complain)
     }
+  }
+  const complain = (error: unknown): void => {
+    if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'networks not compared with the engine')
+  }
+  /** When what is waiting for its time may have held for it. */
+  const lookAgain = (): void => {
+    waiting ??= clock.after(callMs, () => {
+      waiting = undefined
+      poke()
+    })
+  }
+
+  /** Bound and not listed: deleted by a command, or its creation is under way, or it went while we were away. */
+  const vanished = async ({ docker, network }: Binding): Promise<void> => {
+    if (!deletions.has(docker) && !ourRemovals.has(docker) && !missing.held(docker, callMs)) return lookAgain()
+    const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
+    const record = mirror.snapshot.networks.get(network)?.record
+    if (record && !others && !ourRemovals.has(docker)) await askForRemoval(record)
+    await bindings.unbind(docker)
+    deletions.delete(docker)
+    ourRemovals.delete(docker)
+    missing.clear(docker)
+  }
+
+  const askForRemoval = async (record: Network): Promise<void> => {
+    const about = { network: record.name, id: record.id }
+    if (record.origin.by === 'weft')
+      return log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
     // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,
@@ -118,36 +143,17 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
           : undefined,
       signal(),
     )
-    log.info({ network: record.name, id: record.id }, 'docker network rm: asking the cluster to remove it')
-  }
-
-  /** Bound, not listed, and no DeleteNetwork seen: creation may be under way, or we were away. Twice in a row decides. */
-  const missingOnce = new Map<string, number>()
-  const confirmVanished = async (docker: string): Promise<void> => {
-    const first = missingOnce.get(docker)
-    const now = clock.monotonic()
-    if (first === undefined) {
-      missingOnce.set(docker, now)
-      timer = clock.after(2000, poke)
-    } else if (now - first > 1900) {
-      missingOnce.delete(docker)
-      deletions.push(docker)
-      await vanished(docker)
-    }
+    log.info(about, 'docker network rm: asking the cluster to remove it')
   }
 
   /** Made here, never named, and no network of this engine is it: its CreateNetwork was not answered. */
-  const nameless = new Map<NetworkId, number>()
-  const forsaken = async ({ id, origin }: Network): Promise<void> => {
-    if (origin.node !== node || bindings.byNetwork(id)) return void nameless.delete(id)
-    const first = nameless.get(id)
-    if (first === undefined) {
-      nameless.set(id, clock.monotonic())
-      return void clock.after(callMs, poke)
-    }
-    if (clock.monotonic() - first < callMs) return
+  const forsaken = async ({ id, origin, wanted }: Network): Promise<void> => {
+    if (origin.node !== node) return
+    if (bindings.byNetwork(id)) return nameless.clear(id)
+    // who asked for it by name elsewhere may have joined it, and names it first
+    if (!nameless.held(id, wanted === undefined ? callMs : 3 * callMs)) return lookAgain()
     try {
-      await networks.remove(id, signal())
+      await networks.removeNameless(id, signal())
       log.info({ id }, 'network removed from the cluster: it never got a name, no engine has it')
     } catch (error) {
       // endpoints on it: those that the engine does not have go first
@@ -155,15 +161,13 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     }
   }
 
-  const introduce = async (
-    id: NetworkId,
-    docker: string,
-    { Name, Labels, Attachable }: EngineNetwork,
-  ): Promise<void> => {
-    missingOnce.delete(docker)
+  const introduce = async ({ network: id, docker }: Binding, network: EngineNetwork): Promise<void> => {
+    const { Name, Labels, Attachable } = network
     const record = mirror.snapshot.networks.get(id)?.record
-    if (!record || record.origin.node !== node || record.origin.by !== 'docker' || record.state.kind !== 'active')
-      return
+    if (record?.origin.by !== 'docker' || record.state.kind !== 'active') return
+    // asked for by name here and there: who has it speaks for a host that was lost before it could
+    const orphan = record.name === undefined && record.wanted !== undefined
+    if (record.origin.node !== node && !(orphan && nameless.held(id, callMs))) return orphan ? lookAgain() : undefined
     if (record.name === Name && JSON.stringify(record.labels) === JSON.stringify(Labels ?? {})) return
     if (
       record.name !== undefined &&
@@ -272,9 +276,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     timer?.cancel()
     running = new Promise<void>(resolve => clock.after(settleMs, resolve))
       .then(look)
-      .catch(error => {
-        if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'networks not compared with the engine')
-      })
+      .catch(complain)
       .finally(() => {
         running = undefined
         if (stop.signal.aborted) return
@@ -286,7 +288,10 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   }
 
   const unsubscribe = mirror.subscribe(changed => {
-    if (changed === 'all' || changed.some(key => key[0] === 'networks')) poke()
+    // an endpoint that went may be the last of a network without a name
+    const concerns = (key: readonly string[]): boolean =>
+      key[0] === 'networks' || (key[0] === 'endpoints' && [...nameless.keys()].includes(key[1]!))
+    if (changed === 'all' || changed.some(concerns)) poke()
   })
 
   return {
@@ -305,7 +310,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       return inFlight
     },
     deleted(docker) {
-      if (!ourRemovals.has(docker) && bindings.byDocker(docker) && !deletions.includes(docker)) deletions.push(docker)
+      if (!ourRemovals.has(docker) && bindings.byDocker(docker)) deletions.add(docker)
       poke()
     },
     problems,
@@ -360,6 +365,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       stop.abort(new Error('closed'))
       unsubscribe()
       timer?.cancel()
+      waiting?.cancel()
       await running
     },
   }

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cluster networks and those of the engines, on two nodes of one store, with an engine of memory: what goes wrong
+// between a command and the look at the engine.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { systemClock } from '../../src/base/clock.ts'
+import { WeftError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { openAddresses } from '../../src/control/addresses.ts'
+import { openBindings } from '../../src/control/bindings.ts'
+import type { Context } from '../../src/control/context.ts'
+import { openNetworks } from '../../src/control/networks.ts'
+import { openPools } from '../../src/control/pools.ts'
+import type { Engine, EngineNetwork } from '../../src/docker/engine.ts'
+import { openReplicas } from '../../src/docker/replicas.ts'
+import { encode } from '../../src/store/codec.ts'
+import { openEmbeddedStore } from '../../src/store/embedded.ts'
+import { keys } from '../../src/store/keys.ts'
+import { openMirror } from '../../src/store/mirror.ts'
+import type { Store } from '../../src/store/store.ts'
+import { fastClock } from '../store/clock.ts'
+
+const limit = () => AbortSignal.timeout(20_000)
+const until = async (is: () => boolean): Promise<boolean> => {
+  for (let i = 0; i < 1000 && !is(); i++) await new Promise(resolve => setTimeout(resolve, 5))
+  return is()
+}
+
+const openCluster = async (t: Test) => {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-replicas-'))
+  const store = await openEmbeddedStore({ dir })
+  const put = (key: string, value: string) => store.commit([], [{ kind: 'put', key, value }], { signal: limit() })
+  await put(
+    keys.cluster,
+    encode('cluster', {
+      id: 'c',
+      pools: ['10.224.0.0/11', 'fd00::/48'],
+      underlayFamily: 4,
+      vxlanPort: 4789,
+      reservedPorts: [],
+      created: '',
+    }),
+  )
+  const closers: (() => Promise<void>)[] = [async () => store.close()]
+  t.teardown(async () => {
+    for (const close of closers.reverse()) await close()
+    rmSync(dir, { recursive: true })
+  })
+  return { store, dir, closers, node: (name: string) => openNode(name, store, dir, closers) }
+}
+
+/** A weftd without a kernel, time of its replicas fifty times as fast, and an engine that asks it as Docker does. */
+const openNode = async (name: string, shared: Store, dir: string, closers: (() => Promise<void>)[]) => {
+  const faults = { commit: false }
+  const store: Store = {
+    ...shared,
+    commit: async (...args) => {
+      if (faults.commit) throw new WeftError('STORE_UNAVAILABLE', 'away')
+      return shared.commit(...args)
+    },
+  }
+  const facts = { number: 1, instance: name, boot: 'b', vtep: '192.0.2.1', mtu: 1500, routes: [] }
+  const value = encode('node', { name, ...facts, version: '0' })
+  await shared.commit([], [{ kind: 'put', key: keys.node(name), value }], { signal: limit() })
+  const mirror = openMirror(store, silentLog)
+  await mirror.ready(limit())
+  const context: Context = { store, mirror, node: name, boot: 'b', clock: systemClock, log: silentLog }
+  const bindings = await openBindings(join(dir, `${name}.json`), 64, () => {})
+  const pools = openPools(context)
+  openAddresses(context, bindings, pools)
+  const networks = openNetworks(context, bindings, pools)
+  const listed = new Map<string, EngineNetwork>()
+  const busy = new Set<string>()
+  let made = 0
+  /** As `docker network create`: the engine lists it once the driver has answered, and it has written it. */
+  const create = async (Name: string, { wanted, listedAfterMs = 0, replicaOf }: Wish = {}): Promise<string> => {
+    const Id = `${name}${++made}`
+    const replica = replicaOf === undefined ? {} : { replicaOf }
+    const prefix =
+      replicaOf === undefined ? {} : { prefix: mirror.snapshot.networks.get(replicaOf)!.record.pools[0]!.prefix }
+    const asked = { family: 4 as const, ...(wanted === undefined ? {} : { wanted }), ...replica, ...prefix }
+    const grant = await pools.request(asked, limit())
+    const options: Record<string, string> = wanted === undefined ? {} : { 'weft.network': wanted }
+    const pool = { prefix: grant.prefix, gateway: grant.prefix.replace(/0\/.*/, '1') }
+    await networks.create({ docker: Id, pools: [pool], options, internal: false, ipv6: false }, limit())
+    await new Promise(resolve => setTimeout(resolve, listedAfterMs))
+    const IPAM = { Driver: 'weft', Options: null }
+    const rest = { Labels: null, Attachable: false, Internal: false, EnableIPv6: false, Options: options, IPAM }
+    listed.set(Id, { Id, Name, Driver: 'weft', ...rest })
+    return Id
+  }
+  const engine: Engine = {
+    networks: async () => [...listed.values()],
+    createNetwork: body => create(body.Name, { replicaOf: replicas.inFlight }),
+    removeNetwork: async id => {
+      if (busy.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'network has active endpoints')
+      listed.delete(id)
+    },
+    containers: async () => [],
+    container: () => Promise.reject(new Error('unused')),
+    imageLabels: () => Promise.reject(new Error('unused')),
+    events: () => [] as unknown as AsyncIterable<never>,
+  }
+  const replicas = openReplicas({ ...context, clock: fastClock(50) }, engine, bindings, networks)
+  replicas.poke()
+  let open = true
+  const close = async () => {
+    if (open) await replicas.close().then(() => mirror.close())
+    open = false
+  }
+  closers.push(close)
+  /** As `docker network rm`. */
+  const remove = (id: string): void => {
+    listed.delete(id)
+    replicas.deleted(id)
+  }
+  const names = () => [...listed.values()].map(network => network.Name).sort()
+  const known = () => [...mirror.snapshot.networks.values()].map(({ record }) => record)
+  return { create, remove, names, known, busy, faults, replicas, bindings, close }
+}
+interface Wish {
+  readonly wanted?: string
+  readonly listedAfterMs?: number
+  readonly replicaOf?: string | undefined
+}
+
+t.test('a network that the engine takes its time to list is not taken for a deleted one', async t => {
+  const a = await (await openCluster(t)).node('a')
+  const creating = a.create('slow', { listedAfterMs: 120 }) // 6 s of the clock
+  t.ok(await until(() => a.known().length === 1))
+  await creating
+  t.ok(await until(() => a.known()[0]?.name === 'slow'), 'introduced')
+  t.equal(a.known()[0]?.state.kind, 'active')
+})
+
+t.test('docker network rm is not forgotten when the store fails at that moment', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  a.faults.commit = true
+  a.remove(id)
+  await a.replicas.settled()
+  t.ok(a.bindings.byDocker(id), 'still to be told')
+  a.faults.commit = false
+  t.ok(await until(() => b.names().length === 0), 'removed everywhere')
+  t.ok(await until(() => a.known().length === 0))
+  t.same(a.names(), [])
+})
+
+t.test('a network asked for by name whose maker died gets its name from who joined it', async t => {
+  const cluster = await openCluster(t)
+  const a = await cluster.node('a')
+  await a.create('app', { wanted: 'app', listedAfterMs: 0 }).then(a.close) // before it looked at the engine
+  const b = await cluster.node('b')
+  t.equal(b.known()[0]?.name, undefined)
+  await b.create('app', { wanted: 'app' })
+  t.ok(await until(() => b.known()[0]?.name === 'app'))
+  t.equal(b.known().length, 1)
+})
+
+t.test('one asked for by name that was never answered, and that nobody joined, goes', async t => {
+  const a = await (await openCluster(t)).node('a')
+  const never = a.create('app', { wanted: 'app', listedAfterMs: 3000 })
+  t.ok(await until(() => a.known().length === 1))
+  t.ok(await until(() => a.known().length === 0), 'gone')
+  never.catch(() => {})
+})
+
+t.test('a network that the engine does not let go keeps no other waiting', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const stuck = await a.create('stuck')
+  t.ok(await until(() => b.names().includes('stuck')))
+  a.busy.add(stuck)
+  await cluster.store.commit([], [{ kind: 'delete', key: keys.network(a.known()[0]!.id) }], { signal: limit() })
+  t.ok(await until(() => b.names().length === 0))
+  await b.create('later')
+  t.ok(await until(() => a.names().includes('later')))
+  t.same(a.names(), ['later', 'stuck'])
+  a.busy.delete(stuck)
+  t.ok(await until(() => a.names().length === 1))
+})
