@@ -29,7 +29,11 @@ sub tcp_echo {
   }
 }
 sub write_all { my ($c, $b) = @_; while (length $b) { my $n = syswrite($c, $b) // die "write: $!\n"; substr($b, 0, $n) = '' } }
-sub opened { my ($type, $a) = @_; socket(my $s, $a->{family}, $type, 0) or die "socket: $!\n"; $s }
+sub opened { # with room for all large datagrams that arrive while somebody else has the CPU
+  my ($type, $a) = @_; socket(my $s, $a->{family}, $type, 0) or die "socket: $!\n";
+  setsockopt($s, SOL_SOCKET, 33, 8 << 20) if $type == SOCK_DGRAM; # SO_RCVBUFFORCE
+  $s
+}
 sub listening {
   my $type = shift; my $s = opened($type, { family => AF_INET6 }); setsockopt($s, IPPROTO_IPV6, IPV6_V6ONLY, 0);
   bind($s, pack_sockaddr_in6(7, IN6ADDR_ANY)) or die "bind: $!\n"; $s
@@ -56,13 +60,13 @@ sub udp { # a try more than one only where a router on the way has to tell its M
   my ($a, $size, $tries) = @_; my $s = connected(SOCK_DGRAM, $a); my $why = '';
   for (1 .. $tries) {
     my $data = random($size); defined send($s, $data, 0) or do { $why = "send: $!"; next };
-    my $ready = ''; vec($ready, fileno $s, 1) = 1; select($ready, undef, undef, $tries > 1 ? 1 : 10) or do { $why = 'no answer'; next };
+    my $ready = ''; vec($ready, fileno $s, 1) = 1; select($ready, undef, undef, $tries > 1 ? 1 : 20) or do { $why = 'no answer'; next };
     defined recv($s, my $back, 70000, 0) or do { $why = "receive: $!"; next };
     return if $back eq $data; $why = sprintf('%d bytes, or not the same', length $back)
   }
   die "$why\n"
 }
-sub ping { my ($to, $family, $size) = @_; my $out = qx(ping -$family -n -c 1 -W 5 -M do -s $size $to 2>&1); ($?, $out =~ tr/\n/ /r) }
+sub ping { my ($to, $family, $size) = @_; my $out = qx(ping -$family -n -c 1 -W 20 -M do -s $size $to 2>&1); ($?, $out =~ tr/\n/ /r) }
 sub passes { my ($code, $out) = ping(@_); $code == 0 or die "$out\n" }
 sub is_refused {
   my $mtu = pop; my ($code, $out) = ping(@_); $code != 0 or die "answered\n";
