@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a guard keeps on disk: the pins and the last believed records, so that a start without a store begins where the
-// kernel is. `snapshot.json` and `pins.json` are everything at one moment, `changes` what came after, a line each. A line
-// is with the kernel before the change goes on (a killed agent loses none); on the disk soon after, because a power cut
-// empties the tables that it stands for as well.
-import { closeSync, fdatasync, openSync, writeSync } from 'node:fs'
-import { mkdir, rename, rm } from 'node:fs/promises'
+// kernel is. One file, `believed`, a line each: the pins, the records at one moment, then what came after. A line is with
+// the kernel before the change goes on (a killed agent loses none); on the disk soon after, because a power cut empties
+// the tables that it stands for as well.
+//
+// A line that the disk refused or a power cut tore is a gap. Nothing after a gap is read, nor written before a new file
+// with everything has taken the name: so what is read is always the state of one moment, if need be an earlier one, which
+// the first look at the store brings up to date. With a line left out it could give one address to two endpoints.
+import { closeSync, fdatasync, ftruncateSync, openSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock, Timer } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
 import { readIfPresent, writeDurably } from '../base/file.ts'
 import type { Log } from '../base/log.ts'
 import type { Believed, Pins } from './belief.ts'
+import { syncFolder } from './journal-read.ts'
 import type { Change, Entry } from './store.ts'
 
 export interface GuardDisk {
@@ -31,55 +35,70 @@ export interface GuardDiskParts {
 }
 
 const syncMs = 2000
-/** The changes are folded into a new snapshot when they are larger than it, and than this. */
+/** The changes are folded into new records when they are larger than those, and than this. */
 const leastBytes = 1 << 20
 const retryMs = 5000
 
-/** Throws INTERNAL for pins that cannot be read. A snapshot that cannot is left out: the store has it. */
+/** Throws INTERNAL for pins that cannot be read. Records that cannot are left out: the store has them. */
 export const openGuardDisk = async ({ dir, clock, log, state }: GuardDiskParts): Promise<GuardDisk> => {
-  await mkdir(dir, { recursive: true, mode: 0o700 })
-  const file = (name: string): string => join(dir, name)
-  const loaded = await load(file, log)
-  let fd = openSync(file('changes'), 'a', 0o600)
+  const path = join(dir, 'believed')
+  const next = `${path}.next`
+  // the pins are durable before the file has its name: a first line that cannot be read is damage, not a power cut
+  if ((await readIfPresent(path)) === undefined) await writeDurably(path, line(undefined, []))
+  const loaded = await load(path)
+  let fd = openSync(path, 'a')
   let { bytes, snapshotBytes } = loaded
-  let behind = false // a line is missing: only a snapshot makes it whole again
+  if (loaded.torn) {
+    log.warn({ path }, 'last believed state ends in a damaged line: cut off')
+    ftruncateSync(fd, bytes)
+  }
+  let behind = false // a line is missing at the end
+  let since: string[] | undefined // lines of the time in which a new file is being made
   let folding: Promise<void> | undefined
   let unsynced = false
   let timer: Timer | undefined
 
   const fold = async (): Promise<void> => {
-    // from here on lines go to the next file; until the snapshot is there a start reads both
-    if (!loaded.folded) await rename(file('changes'), file('changes.old'))
-    loaded.folded = true
-    const next = openSync(file('changes'), 'a', 0o600)
-    closeSync(fd)
-    fd = next
-    bytes = 0
-    behind = false
-    const { pins, believed } = state()
-    const list = JSON.stringify(
-      [...believed.values()].map(({ key, value, revision }) => [key, value, String(revision)]),
-    )
-    await writeDurably(file('snapshot.json'), list)
-    await writeDurably(file('pins.json'), JSON.stringify(written(pins)))
-    await rm(file('changes.old'), { force: true })
-    loaded.folded = false
-    snapshotBytes = list.length
+    const lines: string[] = []
+    since = lines
+    try {
+      const { pins, believed } = state()
+      const records = [...believed.values()].map((entry): Change => ({ key: entry.key, entry }))
+      const whole = line(pins, []) + line(pins, records)
+      await writeDurably(next, whole)
+      // nothing waits from here to the end, so that no line comes in between
+      const opened = openSync(next, 'a')
+      let more: number
+      try {
+        more = writeAll(opened, lines.join(''))
+        renameSync(next, path)
+      } catch (error) {
+        closeSync(opened)
+        throw error
+      }
+      closeSync(fd)
+      fd = opened
+      snapshotBytes = Buffer.byteLength(whole)
+      bytes = snapshotBytes + more
+      unsynced = more > 0
+      behind = false
+    } finally {
+      since = undefined
+    }
+    await syncFolder(dir)
   }
+  const due = (): boolean => behind || bytes - snapshotBytes > Math.max(leastBytes, snapshotBytes)
   const foldSoon = (): void => {
     folding ??= fold()
-      .catch(error => {
-        log.error({ err: describe(error) }, 'last believed state not written')
-        behind = true
-      })
+      .catch(error => log.error({ err: describe(error) }, 'last believed state not written'))
       .finally(() => {
         folding = undefined
-        if (behind) arm(retryMs)
+        arm(due() ? retryMs : syncMs)
       })
   }
   const sync = (): void => {
     timer = undefined
-    if (behind) return foldSoon()
+    if (due()) return foldSoon()
     if (!unsynced) return
     unsynced = false
     fdatasync(fd, error => {
@@ -94,96 +113,92 @@ export const openGuardDisk = async ({ dir, clock, log, state }: GuardDiskParts):
     pins: loaded.pins,
     entries: [...loaded.entries.values()],
     append(changes) {
-      const { pins } = state()
-      const line = `${JSON.stringify([written(pins), changes.map(({ key, entry }) => (entry ? [key, entry.value, String(entry.revision)] : [key]))])}\n`
-      try {
-        writeSync(fd, line)
-        bytes += line.length
-        unsynced = true
-      } catch (error) {
-        if (!behind) log.error({ err: describe(error) }, 'last believed state not written')
-        behind = true
+      const text = line(state().pins, changes)
+      since?.push(text)
+      if (!behind) {
+        try {
+          bytes += writeAll(fd, text)
+          unsynced = true
+        } catch (error) {
+          log.error({ err: describe(error) }, 'last believed state not written')
+          behind = true
+          cutOff(fd, bytes)
+        }
       }
       arm(syncMs)
-      if (bytes > Math.max(leastBytes, snapshotBytes)) foldSoon()
     },
     async close() {
-      timer?.cancel()
       await folding
+      timer?.cancel()
       await fold().catch(error => log.error({ err: describe(error) }, 'last believed state not written'))
       closeSync(fd)
     },
   }
 }
 
-const written = (pins: Pins | undefined) => (pins ? { ...pins, revision: String(pins.revision) } : null)
+type WrittenPins = { engine: string; cluster: string; revision: string } | null
+type Line = [WrittenPins, [string, string?, string?][]]
+
+const line = (pins: Pins | undefined, changes: readonly Change[]): string =>
+  `${JSON.stringify([
+    pins ? { ...pins, revision: String(pins.revision) } : null,
+    changes.map(({ key, entry }) => (entry ? [key, entry.value, String(entry.revision)] : [key])),
+  ] satisfies Line)}\n`
+
+/** Returns the bytes. Throws when not all were taken: a disk that is nearly full takes a part without an error. */
+const writeAll = (fd: number, text: string): number => {
+  const size = Buffer.byteLength(text)
+  const taken = writeSync(fd, text)
+  if (taken < size) throw new WeftError('INTERNAL', `write: the disk took ${taken} of ${size} bytes`)
+  return size
+}
+
+/** What a refused line left; a disk that refuses this too leaves it to the next load. */
+const cutOff = (fd: number, bytes: number): void => {
+  try {
+    ftruncateSync(fd, bytes)
+  } catch {}
+}
 
 interface Loaded {
   pins: Pins | undefined
   readonly entries: Map<string, Entry>
-  /** There is a `changes.old`: a snapshot was being made. */
-  folded: boolean
-  /** Of all changes. */
+  /** Of the good lines, and of those of them that are pins and records at one moment. */
   bytes: number
   snapshotBytes: number
+  torn: boolean
 }
 
-const load = async (file: (name: string) => string, log: Log): Promise<Loaded> => {
-  const snapshot = await readIfPresent(file('snapshot.json'))
-  const loaded: Loaded = {
-    pins: await readPins(file('pins.json')),
-    entries: new Map(readEntries(snapshot, log).map(entry => [entry.key, entry])),
-    folded: false,
-    bytes: 0,
-    snapshotBytes: snapshot?.length ?? 0,
+const load = async (path: string): Promise<Loaded> => {
+  const text = (await readIfPresent(path)) ?? ''
+  const loaded: Loaded = { pins: undefined, entries: new Map(), bytes: 0, snapshotBytes: 0, torn: false }
+  let from = 0
+  for (let lines = 1; ; lines++) {
+    const end = text.indexOf('\n', from) + 1
+    const one = end > 0 ? parse(text.slice(from, end)) : undefined
+    if (!one) break
+    replay(loaded, one)
+    loaded.bytes += Buffer.byteLength(text.slice(from, end))
+    if (lines <= 2) loaded.snapshotBytes = loaded.bytes
+    from = end
   }
-  for (const name of ['changes.old', 'changes']) {
-    const text = await readIfPresent(file(name))
-    if (text === undefined) continue
-    if (name === 'changes.old') loaded.folded = true
-    loaded.bytes += text.length
-    for (const line of text.split('\n')) {
-      if (line === '') continue
-      try {
-        replay(loaded, JSON.parse(line) as Line)
-      } catch {
-        break // torn by a power cut: nothing after it was written
-      }
-    }
-  }
+  if (from === 0)
+    throw new WeftError('INTERNAL', `${path} is damaged: remove it to believe the store that is there now`)
+  loaded.torn = from < text.length
   return loaded
 }
 
-type Line = [{ engine: string; cluster: string; revision: string } | null, [string, string?, string?][]]
+const parse = (text: string): Line | undefined => {
+  try {
+    return JSON.parse(text) as Line
+  } catch {
+    return undefined
+  }
+}
 
 const replay = (loaded: Loaded, [pins, changes]: Line): void => {
   loaded.pins = pins ? { ...pins, revision: BigInt(pins.revision) } : undefined
   for (const [key, value, revision] of changes)
     if (value === undefined || revision === undefined) loaded.entries.delete(key)
     else loaded.entries.set(key, { key, value, revision: BigInt(revision) })
-}
-
-const readPins = async (path: string): Promise<Pins | undefined> => {
-  const text = await readIfPresent(path)
-  if (text === undefined) return undefined
-  try {
-    const pins = JSON.parse(text) as { engine: string; cluster: string; revision: string } | null
-    return pins ? { ...pins, revision: BigInt(pins.revision) } : undefined
-  } catch (cause) {
-    throw new WeftError('INTERNAL', `${path} is damaged: remove it to believe the store that is there now`, { cause })
-  }
-}
-
-const readEntries = (text: string | undefined, log: Log): readonly Entry[] => {
-  if (text === undefined) return []
-  try {
-    return (JSON.parse(text) as [string, string, string][]).map(([key, value, revision]) => ({
-      key,
-      value,
-      revision: BigInt(revision),
-    }))
-  } catch (error) {
-    log.error({ err: describe(error) }, 'the last believed state is damaged: starting without it')
-    return []
-  }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { appendFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -302,34 +302,37 @@ t.test('a kill loses nothing of what was believed, also while a snapshot is bein
   for (let i = 0; i < 5; i++) await first.commit([], [put(`endpoints/n/large${i}`, large)])
   t.ok(await watch.until(() => watch.state.size === 37))
   t.same(await states('folding'), watch.state)
-  t.ok(await watch.until(() => existsSync(join(parts.dir, 'snapshot.json'))))
+  while (readFileSync(join(parts.dir, 'believed'), 'utf8').split('\n').length > 3) await sleep(10)
   t.same(await states('folded'), watch.state)
-  appendFileSync(join(parts.dir, 'changes'), '[{"engine":"torn')
+  appendFileSync(join(parts.dir, 'believed'), '[{"engine":"torn')
   t.same(await states('torn'), watch.state)
   await watch.close()
 })
 
-t.test('files: damaged pins are an error with a remedy, a damaged snapshot is left out', async t => {
+t.test('damaged pins are an error with a remedy, damaged records are left out', async t => {
   const parts = await options(t)
-  const inner = await openEmbeddedStore({})
-  const first = await guardStore(inner, parts)
+  const first = await guardStore(await openEmbeddedStore({}), parts)
   await fill(first)
   const before = follow(first, '')
   t.ok(await before.until(() => before.state.size === 33))
   await before.close()
   await first.close()
-  const [pins, snapshot] = [join(parts.dir, 'pins.json'), join(parts.dir, 'snapshot.json')]
-  t.match(JSON.parse(readFileSync(pins, 'utf8')), { cluster: 'c1', engine: /./, revision: /^\d+$/ })
-  writeFileSync(snapshot, 'no')
+  const path = join(parts.dir, 'believed')
+  const [pins, records, ...rest] = readFileSync(path, 'utf8').split('\n')
+  t.match(JSON.parse(pins!)[0], { cluster: 'c1', engine: /./, revision: /^\d+$/ })
+  t.same(rest, [''], 'folded at the end')
+  writeFileSync(path, `${pins}\n${records!.replace('[', '')}\n`)
   const second = await guarded(t, await openEmbeddedStore({}), parts)
   const watch = follow(second, '')
   t.ok(await doubted(watch), 'still pinned')
   t.equal(watch.state.size, 0)
   await watch.close()
   await second.close()
-  writeFileSync(pins, 'no')
-  await t.rejects(guardStore(await openEmbeddedStore({}), parts), {
-    code: 'INTERNAL',
-    message: /pins.json is damaged: remove/,
-  })
+  for (const damaged of ['', 'no\n']) {
+    writeFileSync(path, damaged)
+    await t.rejects(guardStore(await openEmbeddedStore({}), parts), {
+      code: 'INTERNAL',
+      message: /believed is damaged: remove/,
+    })
+  }
 })
