@@ -11,7 +11,10 @@ import { keyedQueue } from '../base/queue.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 
 export interface Departures extends Closeable {
+  /** On the disk when it resolves. */
   add(network: NetworkId, endpoint: EndpointId): Promise<void>
+  /** Many in one write. */
+  addAll(departed: readonly (readonly [EndpointId, NetworkId])[]): Promise<void>
   has(endpoint: EndpointId): boolean
   readonly size: number
   /** From now on erases, in order, until closed. */
@@ -58,13 +61,17 @@ export const openDepartures = async (
     }
   }
 
+  const addAll: Departures['addAll'] = async departed => {
+    if (departed.length === 0) return
+    for (const [endpoint, network] of departed) pending.set(endpoint, network)
+    await save()
+    changed()
+    wake.resolve()
+  }
+
   return {
-    async add(network, endpoint) {
-      pending.set(endpoint, network)
-      await save()
-      changed()
-      wake.resolve()
-    },
+    add: (network, endpoint) => addAll([[endpoint, network]]),
+    addAll,
     has: endpoint => pending.has(endpoint),
     get size() {
       return pending.size

@@ -36,7 +36,7 @@ import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/ho
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { pathOf } from '../kernel/namespaces.ts'
 import { familyOf } from '../model/address.ts'
-import { type NetworkId, newId } from '../model/ids.ts'
+import { type EndpointId, type NetworkId, newId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
 import type { Host } from '../overlay/host.ts'
@@ -215,9 +215,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   }
   /** After a boot no container of before lives; whoever still sends to one should stop at once. */
   const buryThePast = async (): Promise<void> => {
+    const past: [EndpointId, NetworkId][] = []
     for (const network of mirror.snapshot.networks.keys())
       for (const { record } of mirror.snapshot.endpoints(network).values())
-        if (record.node === config.node && record.boot !== boot) await departures.add(network, record.id)
+        if (record.node === config.node && record.boot !== boot) past.push([record.id, network])
+    await departures.addAll(past)
   }
   const stop = new AbortController()
   parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })

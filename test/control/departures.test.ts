@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+import fs from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { silentLog } from '../../src/base/log.ts'
+import { openDepartures } from '../../src/control/departures.ts'
+import { manualClock } from '../store/clock.ts'
+
+const { rename } = fs
+let writes = 0
+fs.rename = (from, to) => {
+  writes++
+  return rename(from, to)
+}
+syncBuiltinESMExports()
+
+t.test('endpoints of before a boot are noted in one write, and erased after the next start too', async t => {
+  const dir = await fs.mkdtemp(join(tmpdir(), 'weft-departures-'))
+  t.teardown(() => fs.rm(dir, { recursive: true, force: true }))
+  const path = join(dir, 'departures.json')
+  let told = 0
+  const open = () => openDepartures(path, manualClock(), silentLog, () => told++)
+  const first = await open()
+  await first.addAll([])
+  t.equal(writes, 0, 'nothing to note')
+  const past = Array.from({ length: 500 }, (_, i) => [`e${i}`, `n${i % 3}`] as const)
+  await first.addAll(past)
+  t.equal(writes, 1)
+  t.equal(told, 1)
+  await first.add('n0', 'later')
+  t.equal(writes, 2)
+  await first.close()
+
+  const second = await open()
+  t.equal(second.size, 501)
+  const erased: [string, string][] = []
+  const all = Promise.withResolvers<void>()
+  second.start(async (network, endpoint) => {
+    if (erased.push([endpoint, network]) === 501) all.resolve()
+  })
+  await all.promise
+  t.same(erased, [...past, ['later', 'n0']], 'in order')
+  await second.close()
+  t.equal((await open()).size, 0)
+})
