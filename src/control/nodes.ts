@@ -13,7 +13,7 @@ import type { Versioned } from '../model/snapshot.ts'
 import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
-import type { Compare, Lease, Write } from '../store/store.ts'
+import { type Compare, type Lease, limits, type Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
 
@@ -44,8 +44,13 @@ export interface Nodes extends Closeable {
   startPresence(instance: string, applied: () => bigint): void
   present(name: NodeName): boolean
   setDrained(name: NodeName, drained: boolean, signal: AbortSignal): Promise<void>
-  /** Fences a dead node: tombstone, and release of all it held. Refused with IN_USE while it is present. */
+  /**
+   * Fences a dead node: tombstone, and release of all it held. Refused with IN_USE while it is present. Safe to repeat:
+   * one that broke off half-way goes on with the release.
+   */
   fence(name: NodeName, signal: AbortSignal): Promise<{ endpoints: number }>
+  /** The second half alone. NOT_FOUND when the node is not fenced, or no longer. */
+  release(name: NodeName, signal: AbortSignal): Promise<{ endpoints: number }>
   close(): Promise<void>
 }
 
@@ -179,6 +184,66 @@ export const openNodes = (context: Context): Nodes => {
     }
   }
 
+  /** The tombstone. It may be there already. */
+  const bury = async (name: NodeName, signal: AbortSignal): Promise<void> => {
+    const known = await nodeOf(name, signal)
+    if (!known) throw new WeftError('NOT_FOUND', `there is no node ${name}: see weft node ls`)
+    if (await store.get(keys.presence(name), { signal }))
+      throw new WeftError(
+        'IN_USE',
+        `node ${name} is alive: stop weftd there first (its containers would lose the network)`,
+      )
+    if (known.record.fenced !== undefined) return
+    const record: Node = { ...known.record, fenced: new Date(clock.now()).toISOString() }
+    await store.commit(
+      [
+        { key: keys.node(name), is: 'at', revision: known.revision },
+        { key: keys.presence(name), is: 'absent' },
+      ],
+      [
+        { kind: 'put', key: keys.node(name), value: encode('node', record) },
+        { kind: 'delete', key: keys.nodeNumber(known.record.number) },
+      ],
+      { signal },
+    )
+  }
+
+  /**
+   * Everything that a fenced node held. Ports first: a release that breaks off leaves what the mirror shows. Each commit
+   * holds only while the node is away, and for the very records that were looked at: what a node that came back has made
+   * since is not touched.
+   */
+  const release = async (name: NodeName, signal: AbortSignal): Promise<{ endpoints: number }> => {
+    let endpoints = 0
+    const ofHost = keys.port('', 0, name).slice(keys.port('', 0).length) // '@<node>'
+    await attempt(context, signal, async () => {
+      const known = await nodeOf(name, signal)
+      if (known?.record.fenced === undefined || (await store.get(keys.presence(name), { signal })))
+        throw new WeftError('NOT_FOUND', `there is no fenced node ${name}, or it has come back: see weft node ls`)
+      const away: readonly Compare[] = [
+        { key: keys.node(name), is: 'at', revision: known.revision },
+        { key: keys.presence(name), is: 'absent' },
+      ]
+      for (const prefix of ['ports/', 'endpoints/', 'addresses/', 'macs/']) {
+        const { entries } = await store.list(prefix, { signal })
+        const held = new Map(
+          entries
+            .filter(({ key, value }) =>
+              prefix === 'ports/' ? key.endsWith(ofHost) : (JSON.parse(value) as { node?: string }).node === name,
+            )
+            .map(({ key, revision }) => [key, revision]),
+        )
+        const deletes = [...held.keys()].map((key): Write => ({ kind: 'delete', key }))
+        for (const batch of batches(deletes, limits.writesPerCommit - away.length)) {
+          const unchanged = batch.map(({ key }): Compare => ({ key, is: 'at', revision: held.get(key)! }))
+          await store.commit([...away, ...unchanged], batch, { signal })
+          if (prefix === 'endpoints/') endpoints += batch.length
+        }
+      }
+    })
+    return { endpoints }
+  }
+
   return {
     async join(facts, defaults, signal) {
       const cluster = await attempt(context, signal, () => ensureCluster(defaults, signal))
@@ -208,51 +273,16 @@ export const openNodes = (context: Context): Nodes => {
           { signal },
         )
       }),
-    fence: (name, signal) =>
-      attempt(context, signal, async () => {
-        const known = await nodeOf(name, signal)
-        if (!known || known.record.fenced !== undefined)
-          throw new WeftError('NOT_FOUND', `there is no node ${name}: see weft node ls`)
-        if (await store.get(keys.presence(name), { signal }))
-          throw new WeftError(
-            'IN_USE',
-            `node ${name} is alive: stop weftd there first (its containers would lose the network)`,
-          )
-        const record: Node = { ...known.record, fenced: new Date(clock.now()).toISOString() }
-        await store.commit(
-          [
-            { key: keys.node(name), is: 'at', revision: known.revision },
-            { key: keys.presence(name), is: 'absent' },
-          ],
-          [
-            { kind: 'put', key: keys.node(name), value: encode('node', record) },
-            { kind: 'delete', key: keys.nodeNumber(known.record.number) },
-          ],
-          { signal },
-        )
-        return { endpoints: await releaseAll(context, name, signal) }
-      }),
+    async fence(name, signal) {
+      await attempt(context, signal, () => bury(name, signal))
+      return release(name, signal)
+    },
+    release,
     async close() {
       stop.abort(new Error('closed'))
       await presence
     },
   }
-}
-
-/** Everything a fenced node held goes: endpoints, addresses, MACs, its host's ports. Safe to repeat. */
-const releaseAll = async ({ store }: Context, name: NodeName, signal: AbortSignal): Promise<number> => {
-  let endpoints = 0
-  const ofHost = keys.port('', 0, name).slice(keys.port('', 0).length) // '@<node>'
-  for (const prefix of ['endpoints/', 'addresses/', 'macs/', 'ports/']) {
-    const { entries } = await store.list(prefix, { signal })
-    const held = entries.filter(({ key, value }) =>
-      prefix === 'ports/' ? key.endsWith(ofHost) : (JSON.parse(value) as { node?: string }).node === name,
-    )
-    if (prefix === 'endpoints/') endpoints = held.length
-    for (const batch of batches(held.map(({ key }): Write => ({ kind: 'delete', key }))))
-      await store.commit([], batch, { signal })
-  }
-  return endpoints
 }
 
 const randomUla = (): string => {

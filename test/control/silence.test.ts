@@ -24,6 +24,7 @@ const open = () => {
   const status = { available: true, error: undefined, damaged: new Map<string, string>(), records: 0 }
   const here = new Set(['a', 'b'])
   const fenced: string[] = []
+  const released: string[] = []
   const silence = openSilence(
     { mirror: { snapshot, status } as never, node: 'a', clock, log: silentLog },
     {
@@ -33,9 +34,15 @@ const open = () => {
         snapshot.putNode({ name, fenced: 'now' })
         return { endpoints: 0 }
       },
+      async release(name) {
+        released.push(name)
+        if (released.length === 1) throw new Error('no store')
+        for (const id of snapshot.endpoints('n').keys()) snapshot.dropEndpoint('n', id)
+        return { endpoints: 1 }
+      },
     },
   )
-  return { silence, pass, status, here, fenced }
+  return { silence, clock, snapshot, pass, status, here, fenced, released }
 }
 
 t.test('a node that is not seen for a day is fenced, once; living ones are not', async t => {
@@ -72,5 +79,33 @@ t.test('time without a store does not count', async t => {
   t.same(fenced, [])
   await pass(1.5)
   t.same(fenced, ['c'])
+  await silence.close()
+})
+
+t.test('a fencing that broke off half-way is finished', async t => {
+  const { silence, snapshot, pass, status, here, fenced, released } = open()
+  snapshot.putNetwork({ id: 'n' })
+  snapshot.putEndpoint({ id: 'e', network: 'n', node: 'a' })
+  await pass(1)
+  t.same(released, [], 'nobody is fenced')
+  snapshot.putNode({ name: 'c', fenced: 'now' })
+  await pass(0.1)
+  t.same(released, [], 'nothing is left of it')
+  snapshot.putEndpoint({ id: 'e', network: 'n', node: 'c' })
+  snapshot.putNode({ name: 'c', fenced: 'now' })
+  await pass(1 / 60)
+  t.same(released, [], 'who fenced it may be at it')
+  here.add('c')
+  await pass(1)
+  here.delete('c')
+  Object.assign(status, { available: false })
+  await pass(1)
+  t.same(released, [], 'not while it is here, nor without a store')
+  Object.assign(status, { available: true })
+  await pass(1 / 60)
+  t.same(released, ['c'])
+  await pass(24)
+  t.same(released, ['c', 'c'], 'tried again until nothing is left')
+  t.same(fenced, [])
   await silence.close()
 })

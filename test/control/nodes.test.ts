@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+import t, { type Test } from 'tap'
+import { systemClock } from '../../src/base/clock.ts'
+import { WeftError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { openNodes } from '../../src/control/nodes.ts'
+import { encode } from '../../src/store/codec.ts'
+import { openEmbeddedStore } from '../../src/store/embedded.ts'
+import { keys } from '../../src/store/keys.ts'
+import { openMirror } from '../../src/store/mirror.ts'
+import type { Store, Write } from '../../src/store/store.ts'
+
+const put = (key: string, value: string): Write => ({ kind: 'put', key, value })
+const nodeRecord = (name: string, number: number, fenced?: string): Write =>
+  put(
+    keys.node(name),
+    encode('node', {
+      ...{ name, number, instance: 'i', boot: 'b', vtep: `192.0.2.${number}`, mtu: 1500, routes: [], version: '0' },
+      ...(fenced === undefined ? {} : { fenced }),
+    }),
+  )
+const endpointRecord = (node: string, i: number): Write =>
+  put(
+    keys.endpoint('n', `${node}${i}`),
+    encode('endpoint', {
+      ...{ id: `${node}${i}`, network: 'n', node, boot: 'b', addresses: [`10.0.${node === 'a' ? 1 : 2}.${i}`] },
+      ...{ mac: `02:00:00:00:0${node}:${i}`, ports: [], gateway: false, identity: 4 },
+    }),
+  )
+const held = (node: string, i: number): Write[] => [
+  endpointRecord(node, i),
+  put(
+    keys.address('n', `10.0.${node === 'a' ? 1 : 2}.${i}`),
+    encode('addressClaim', { kind: 'bound', node, boot: 'b', endpoint: `${node}${i}` }),
+  ),
+  put(keys.mac('n', `02:00:00:00:0${node}:${i}`), encode('macClaim', { kind: 'bound', node, endpoint: `${node}${i}` })),
+  put(keys.port('tcp', 8000 + i, node), encode('portClaim', { network: 'n', holders: [`${node}${i}`] })),
+]
+
+/** Two nodes with containers; b is dead. `before` may refuse a commit, or do something first. */
+const open = async (t: Test, containers = 3) => {
+  const inner = await openEmbeddedStore({})
+  let before = async (_: readonly Write[]): Promise<void> => {}
+  const store: Store = {
+    ...inner,
+    async commit(compares, writes, call) {
+      await before(writes)
+      return inner.commit(compares, writes, call)
+    },
+  }
+  await inner.commit([], [nodeRecord('a', 1), nodeRecord('b', 2), ...held('a', 1)])
+  for (let i = 1; i <= containers; i++) await inner.commit([], held('b', i))
+  const mirror = openMirror(inner, silentLog)
+  const nodes = openNodes({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog })
+  t.teardown(async () => {
+    await nodes.close()
+    await mirror.close()
+    await inner.close()
+  })
+  const left = async (): Promise<string[]> => {
+    const { entries } = await inner.list('')
+    return entries.map(({ key }) => key).filter(key => /^(endpoints|addresses|macs|ports)/.test(key))
+  }
+  const ofA = ['addresses/n/10.0.1.1', 'endpoints/n/a1', 'macs/n/02%3A00%3A00%3A00%3A0a%3A1', 'ports/tcp/8001@a']
+  const beforeCommit = (run: typeof before): void => {
+    before = run
+  }
+  return { inner, nodes, left, ofA, beforeCommit, signal: AbortSignal.timeout(10_000) }
+}
+const outage = new WeftError('STORE_UNAVAILABLE', 'no store')
+
+t.test('a fencing that breaks off at any commit is finished when it is repeated', async t => {
+  for (let k = 1; ; k++) {
+    const { nodes, left, ofA, beforeCommit, signal } = await open(t, 120)
+    let commits = 0
+    beforeCommit(async () => {
+      if (++commits === k) throw outage
+    })
+    const first = await nodes.fence('b', signal).catch(error => {
+      if (error !== outage) throw error
+      return undefined
+    })
+    const again = await nodes.fence('b', signal)
+    t.same(await left(), ofA, `commit ${k}`)
+    if (!first) continue
+    t.equal(k, 10, 'the tombstone, and two for each kind of record')
+    t.same([first, again], [{ endpoints: 120 }, { endpoints: 0 }])
+    break
+  }
+})
+
+t.test('a node that comes back in the middle keeps what it has made since', async t => {
+  const { inner, nodes, left, beforeCommit, signal } = await open(t)
+  beforeCommit(async writes => {
+    if (!writes.some(({ key }) => key.startsWith('endpoints/'))) return
+    beforeCommit(async () => {})
+    await inner.commit([], [nodeRecord('b', 3), endpointRecord('b', 1)])
+  })
+  await t.rejects(nodes.fence('b', signal), { code: 'NOT_FOUND', message: /has come back/ })
+  t.ok((await left()).includes('endpoints/n/b1'))
+  t.notMatch((await inner.get(keys.node('b')))?.value, /fenced/, 'and is not fenced again')
+})
+
+t.test('a record that changes in the middle is looked at again', async t => {
+  const { inner, nodes, left, ofA, beforeCommit, signal } = await open(t)
+  beforeCommit(async writes => {
+    if (!writes.some(({ key }) => key.startsWith('macs/'))) return
+    beforeCommit(async () => {})
+    const [, , mac] = held('b', 1)
+    await inner.commit([], [{ kind: 'delete', key: mac!.key }])
+  })
+  t.same(await nodes.fence('b', signal), { endpoints: 3 })
+  t.same(await left(), ofA)
+})
+
+t.test('only a node that is away is fenced or released', async t => {
+  const { inner, nodes, left, signal } = await open(t)
+  const all = await left()
+  const presence = put(keys.presence('b'), encode('presence', { node: 'b', instance: 'i', boot: 'b', applied: '0' }))
+  await t.rejects(nodes.release('b', signal), { code: 'NOT_FOUND' }, 'without a tombstone')
+  await inner.commit([], [presence])
+  await t.rejects(nodes.fence('b', signal), { code: 'IN_USE', message: /is alive: stop weftd/ })
+  await inner.commit([], [nodeRecord('b', 2, 'now')])
+  await t.rejects(nodes.fence('b', signal), { code: 'IN_USE' }, 'fenced, and about to join again')
+  await t.rejects(nodes.release('b', signal), { code: 'NOT_FOUND' })
+  t.same(await left(), all)
+  await t.rejects(nodes.fence('c', signal), { code: 'NOT_FOUND', message: /there is no node c/ })
+})
