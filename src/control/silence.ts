@@ -41,7 +41,8 @@ export const openSilence = (
 
   const look = async (): Promise<void> => {
     const now = clock.monotonic()
-    const passed = sawBefore && mirror.status.available ? now - before : 0
+    // while this process stood still it has seen nothing
+    const passed = sawBefore && mirror.status.available ? Math.min(now - before, 2 * lookEveryMs) : 0
     before = now
     sawBefore = mirror.status.available
     for (const { record, revision } of [...mirror.snapshot.nodes.values()]) {

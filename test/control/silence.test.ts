@@ -82,6 +82,17 @@ t.test('time without a store does not count', async t => {
   await silence.close()
 })
 
+t.test('time in which this process stood still does not count', async t => {
+  const { silence, clock, pass, fenced } = open()
+  await pass(1)
+  clock.jump(48 * 3600_000)
+  await pass(22.5)
+  t.same(fenced, [])
+  await pass(1)
+  t.same(fenced, ['c'])
+  await silence.close()
+})
+
 t.test('a fencing that broke off half-way is finished', async t => {
   const { silence, snapshot, pass, status, here, fenced, released } = open()
   snapshot.putNetwork({ id: 'n' })
