@@ -40,6 +40,7 @@ export interface ApiParts {
   readonly dockerError: () => string | undefined
   readonly lastErrors: () => readonly { at: string; method: string; code: string; error: string }[]
   readonly dnsListening: () => number
+  readonly dnsProblems: () => ReadonlyMap<NetworkId, string>
   readonly departures: () => number
 }
 
@@ -150,6 +151,8 @@ const problemsOf = (parts: ApiParts): string[] => {
   const docker = parts.dockerError()
   if (docker !== undefined) problems.push(`docker: ${docker}`)
   for (const [name, why] of parts.networkProblems()) problems.push(`network ${name}: ${why}`)
+  for (const [id, why] of parts.dnsProblems())
+    problems.push(`dns in ${parts.snapshot.networks.get(id)?.record.name ?? 'the host'}: ${why}`)
   for (const { object, error } of parts.reconciler().failing) problems.push(`kernel: ${object}: ${error}`)
   for (const port of parts.reconciler().lost)
     problems.push(`port ${port} was removed by somebody: restart its container`)

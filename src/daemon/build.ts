@@ -202,6 +202,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         dockerError: () => (workloads ? workloads.engineError : 'not asked yet'),
         lastErrors: () => plugin.lastErrors,
         dnsListening: () => dns?.listening ?? 0,
+        dnsProblems: () => dns?.problems ?? new Map(),
         departures: () => departures.size,
       }),
       log,

@@ -4,6 +4,7 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { closeSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
+import { type Backoff, backoff } from '../base/backoff.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { describe } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
@@ -23,6 +24,8 @@ export interface DnsServer extends Closeable {
   /** Listen in exactly these namespaces. Safe to repeat; what cannot be opened yet is tried again. */
   serve(networks: ReadonlyMap<NetworkId, string>): void
   readonly listening: number
+  /** Where it cannot listen, for longer than a namespace is in the making, and why. */
+  readonly problems: ReadonlyMap<NetworkId, string>
   close(): Promise<void>
 }
 
@@ -31,8 +34,22 @@ interface Listener {
   close(): void
 }
 
+/** No listener yet in this life of a namespace; without an identity it is not complete. */
+interface Trouble {
+  readonly identity: string | undefined
+  readonly since: number
+  readonly retry: Backoff
+  /** Not tried before. */
+  at: number
+  /** What was warned of. */
+  reason: string | undefined
+}
+
 const lookEveryMs = 3000
+/** A namespace that is being made is tried this often for so long; then its port is somebody else's, perhaps for ever. */
 const retryMs = 100
+const makingMs = 5000
+const slowestMs = 30_000
 
 export interface DnsServerParts {
   readonly resolver: Resolver
@@ -44,6 +61,7 @@ export interface DnsServerParts {
 
 export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsServerParts): DnsServer => {
   const listeners = new Map<NetworkId, Listener>()
+  const troubles = new Map<NetworkId, Trouble>()
   const queue = keyedQueue()
   let wanted: ReadonlyMap<NetworkId, string> = new Map()
   let timer: Timer | undefined
@@ -85,45 +103,69 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
     return server
   }
 
-  const look = async (): Promise<boolean> => {
-    let complete = true
+  const listen = async (network: NetworkId, ns: string, identity: string): Promise<void> => {
+    // the stream first: where somebody listens on every address, it is the one that is refused
+    const stream = await sockets.open(ns, 'tcp', address, 53)
+    const datagram = await sockets.open(ns, 'udp', address, 53).catch(error => {
+      closeSync(stream)
+      throw error
+    })
+    const streams = tcp(network, stream)
+    const datagrams = udp(network, datagram)
+    listeners.set(network, {
+      identity,
+      close() {
+        datagrams.close()
+        streams.close()
+      },
+    })
+  }
+
+  const troubleOf = (network: NetworkId, identity: string | undefined, now: number): Trouble => {
+    const known = troubles.get(network)
+    if (known && known.identity === identity) return known
+    const begun = { identity, since: now, retry: backoff(1000, slowestMs), at: now, reason: known?.reason }
+    troubles.set(network, begun)
+    return begun
+  }
+
+  /** Returns the ms until the next look. */
+  const look = async (): Promise<number> => {
     for (const [network, listener] of listeners) {
       if (wanted.has(network)) continue
       listener.close()
       listeners.delete(network)
     }
+    for (const network of troubles.keys()) if (!wanted.has(network)) troubles.delete(network)
+    let wait = lookEveryMs
     for (const [network, ns] of wanted) {
-      const now = await sockets.identity(ns).catch(() => undefined)
+      const identity = await sockets.identity(ns).catch(() => undefined)
       const held = listeners.get(network)
-      if (held && held.identity === now) continue
+      if (held && held.identity === identity) continue
       held?.close()
       listeners.delete(network)
-      if (now === undefined) {
-        complete = false
-        continue
+      const now = clock.monotonic()
+      const trouble = troubleOf(network, identity, now)
+      const making = now - trouble.since < makingMs
+      if (trouble.at <= now) {
+        trouble.at = now + (making ? retryMs : identity === undefined ? lookEveryMs : trouble.retry.next())
+        try {
+          if (identity !== undefined) {
+            await listen(network, ns, identity)
+            troubles.delete(network)
+            continue
+          }
+        } catch (error) {
+          const reason = describe(error)
+          if (!making && reason !== trouble.reason) {
+            trouble.reason = reason
+            log.warn({ network, err: reason }, 'dns cannot listen')
+          }
+        }
       }
-      try {
-        // the stream first: where somebody listens on every address, it is the one that is refused
-        const stream = await sockets.open(ns, 'tcp', address, 53)
-        const datagram = await sockets.open(ns, 'udp', address, 53).catch(error => {
-          closeSync(stream)
-          throw error
-        })
-        const streams = tcp(network, stream)
-        const datagrams = udp(network, datagram)
-        listeners.set(network, {
-          identity: now,
-          close() {
-            datagrams.close()
-            streams.close()
-          },
-        })
-      } catch (error) {
-        complete = false
-        log.debug({ network, err: describe(error) }, 'dns not listening yet')
-      }
+      wait = Math.min(wait, trouble.at - now)
     }
-    return complete
+    return wait
   }
 
   const arm = (): void => {
@@ -132,10 +174,11 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
       .run('look', look)
       .catch(error => {
         log.warn({ err: describe(error) }, 'dns listeners')
-        return false
+        return retryMs
       })
-      .then(complete => {
-        if (!closed) timer = clock.after(complete ? lookEveryMs : retryMs, arm)
+      .then(wait => {
+        timer?.cancel()
+        if (!closed) timer = clock.after(wait, arm)
       })
   }
 
@@ -146,6 +189,11 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
     },
     get listening() {
       return listeners.size
+    },
+    get problems() {
+      return new Map(
+        [...troubles].flatMap(([network, { reason }]) => (reason === undefined ? [] : [[network, reason]])),
+      )
     },
     async close() {
       closed = true
