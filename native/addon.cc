@@ -204,7 +204,7 @@ napi_value NetnsWrite(napi_env env, napi_callback_info info) {
   Arguments in(env, info);
   return RunInside(in, [file = in.Text(1), text = in.Text(2)](Answer*) { return WriteFile(file, text); });
 }
-// netnsSocket(netns, address, port, type bits: ipv6 1, tcp 2, transparent 4, reuseAddr 8, freebind 16)
+// netnsSocket(netns, address, port, type bits: ipv6 1, tcp 2, transparent 4, reuseAddr 8, freebind 16, held 32)
 napi_value NetnsSocket(napi_env env, napi_callback_info info) {
   Arguments in(env, info);
   SocketRequest want;
@@ -216,6 +216,7 @@ napi_value NetnsSocket(napi_env env, napi_callback_info info) {
   want.transparent = bits & 4;
   want.reuse_addr = bits & 8;
   want.freebind = bits & 16;
+  want.held = bits & 32;
   return RunInside(in, [want](Answer* answer) {
     Fd fd;
     Failure failure = BindSocket(want, &fd);

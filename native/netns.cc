@@ -134,7 +134,7 @@ Failure BindSocket(const SocketRequest& want, Fd* out) {
   }
   const sockaddr* address = want.ipv6 ? reinterpret_cast<sockaddr*>(&v6) : reinterpret_cast<sockaddr*>(&v4);
   if (bind(fd.get(), address, want.ipv6 ? sizeof v6 : sizeof v4) != 0) return Failed("bind");
-  if (want.tcp && listen(fd.get(), 512) != 0) return Failed("listen");
+  if (want.tcp && !want.held && listen(fd.get(), 512) != 0) return Failed("listen");
   *out = std::move(fd);
   return {};
 }

@@ -27,6 +27,7 @@ struct SocketRequest {
   bool transparent = false;
   bool reuse_addr = false;
   bool freebind = false;
+  bool held = false;
   std::string address;
   uint16_t port = 0;
 };

@@ -3,6 +3,8 @@
 import type { Endpoint } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
+import { holding, type PortKey, type PortMapping } from '../model/port.ts'
+import { endpointService, parseServiceKey } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
 import type * as wire from './gen/weft.ts'
@@ -35,6 +37,14 @@ export const networkMessage = (network: Network, snapshot: Snapshot, here: Here)
   problem: here.problem ?? '',
 })
 
+const portMessage = ({ proto, port, hostPort, hostIp, local }: PortMapping): wire.Port => ({
+  proto,
+  port,
+  hostPort,
+  hostIp: hostIp ?? '',
+  local: local === true,
+})
+
 export const endpointMessage = (endpoint: Endpoint, snapshot: Snapshot): wire.Endpoint => ({
   id: endpoint.id,
   network: snapshot.networks.get(endpoint.network)?.record.name ?? endpoint.network,
@@ -46,10 +56,58 @@ export const endpointMessage = (endpoint: Endpoint, snapshot: Snapshot): wire.En
   service: endpoint.workload?.service ?? '',
   project: endpoint.workload?.project ?? '',
   aliases: [...(endpoint.workload?.aliases ?? [])],
-  ports: endpoint.ports.map(({ proto, port, hostPort, hostIp }) => ({ proto, port, hostPort, hostIp: hostIp ?? '' })),
+  ports: endpoint.ports.map(portMessage),
   labels: { ...endpoint.workload?.labels },
   identity: endpoint.identity,
 })
+
+/** Every service that publishes a port on every host. `problem`: why this host does not answer on it. */
+export const serviceMessages = (
+  snapshot: Snapshot,
+  problem: (port: PortKey) => string | undefined,
+): readonly wire.Service[] => {
+  const services = new Map<string, wire.Service>()
+  for (const [key, { record }] of snapshot.ports) {
+    const { cluster } = record
+    if (!cluster) continue
+    const endpoints = snapshot.endpoints(cluster.network)
+    const serviceOf = (id: string): string | undefined => {
+      const endpoint = endpoints.get(id)?.record
+      return endpoint && endpointService(endpoint)
+    }
+    const active = new Set(holding(cluster, serviceOf))
+    const title = cluster.service ?? `container ${encodeURIComponent(cluster.holders[0]!.slice(0, 12))}`
+    const { name, project } = parseServiceKey(title)
+    const network = snapshot.networks.get(cluster.network)?.record.name ?? cluster.network
+    const known = services.get(`${cluster.network} ${title}`)
+    const service = known ?? { name, project: project ?? '', network, ports: [], backends: [] }
+    services.set(`${cluster.network} ${title}`, service)
+    const [proto, port] = key.split('/') as [string, string]
+    service.ports.push({ proto, hostPort: Number(port), problem: problem(key) ?? '' })
+    for (const id of cluster.holders) {
+      const endpoint = endpoints.get(id)?.record
+      if (!endpoint) continue
+      const container = endpoint.workload?.name ?? id.slice(0, 12)
+      if (service.backends.some(backend => backend.container === container && backend.node === endpoint.node)) continue
+      const away = snapshot.nodes.get(endpoint.node)?.record.fenced !== undefined
+      service.backends.push({
+        container,
+        node: endpoint.node,
+        addresses: [...endpoint.addresses],
+        ports: endpoint.ports.map(portMessage),
+        state: away ? 'away' : active.has(id) ? 'active' : 'other',
+      })
+    }
+  }
+  for (const { ports } of services.values())
+    ports.sort((a, b) => a.hostPort - b.hostPort || a.proto.localeCompare(b.proto))
+  return [...services.values()].sort(
+    (a, b) => a.network.localeCompare(b.network) || titleOf(a).localeCompare(titleOf(b)),
+  )
+}
+
+export const titleOf = ({ project, name }: Pick<wire.Service, 'project' | 'name'>): string =>
+  project === '' ? name : `${project}/${name}`
 
 export const nodeMessage = (node: Node, snapshot: Snapshot): wire.Node => {
   let endpoints = 0

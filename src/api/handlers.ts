@@ -9,7 +9,7 @@ import type { NetworkId, NodeName } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
-import { endpointMessage, networkMessage, nodeMessage, reconcilerMessage } from './convert.ts'
+import { endpointMessage, networkMessage, nodeMessage, reconcilerMessage, serviceMessages, titleOf } from './convert.ts'
 import type * as wire from './gen/weft.ts'
 import type { Handlers } from './server.ts'
 
@@ -41,6 +41,8 @@ export interface ApiParts {
   readonly lastErrors: () => readonly { at: string; method: string; code: string; error: string }[]
   readonly dnsListening: () => number
   readonly dnsProblems: () => ReadonlyMap<NetworkId, string>
+  /** 'tcp/8080' → why this host does not answer on it. */
+  readonly portProblems: () => ReadonlyMap<string, string>
   readonly departures: () => number
 }
 
@@ -118,6 +120,26 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
         ),
       }
     },
+    async listServices({ network }) {
+      const name = network === '' ? '' : (networks.find(network).record.name ?? network)
+      const all = serviceMessages(snapshot, key => parts.portProblems().get(key))
+      return { services: all.filter(service => name === '' || service.network === name) }
+    },
+    async getService({ name, network }) {
+      const all = serviceMessages(snapshot, key => parts.portProblems().get(key))
+      const found = all.filter(
+        service =>
+          (titleOf(service) === name || service.name === name) && (network === '' || service.network === network),
+      )
+      if (found.length > 1)
+        throw new WeftError(
+          'INVALID',
+          `there are several: ${found.map(service => `${titleOf(service)} in ${service.network}`).join(', ')}: give --network, or PROJECT/NAME`,
+        )
+      if (!found[0])
+        throw new WeftError('NOT_FOUND', `no service ${JSON.stringify(name)} publishes a port: see weft service ls`)
+      return found[0]
+    },
     async listNodes() {
       return { nodes: [...snapshot.nodes.values()].map(({ record }) => nodeMessage(record, snapshot)) }
     },
@@ -156,9 +178,22 @@ const problemsOf = (parts: ApiParts): string[] => {
   for (const { object, error } of parts.reconciler().failing) problems.push(`kernel: ${object}: ${error}`)
   for (const port of parts.reconciler().lost)
     problems.push(`port ${port} was removed by somebody: restart its container`)
+  for (const [port, why] of parts.portProblems()) problems.push(`port ${port} is not answered on this host: ${why}`)
+  problems.push(...unpublished(parts.snapshot))
   problems.push(...equalNames(parts.snapshot))
   return problems
 }
+
+/** Containers whose port another service had, which came out when they were running already. */
+const unpublished = (snapshot: Snapshot): string[] =>
+  serviceMessages(snapshot, () => undefined).flatMap(service =>
+    service.backends
+      .filter(({ state }) => state === 'other')
+      .map(
+        ({ container, node }) =>
+          `container ${container} on ${node} gets no connections by ${service.ports.map(({ proto, hostPort }) => `${hostPort}/${proto}`).join(', ')}: that is service ${titleOf(service)} of network ${service.network}`,
+      ),
+  )
 
 /** Containers of one network with one name on several hosts: DNS gives all their addresses. */
 const equalNames = (snapshot: Snapshot): string[] => {

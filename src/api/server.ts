@@ -26,6 +26,8 @@ export interface Handlers {
   createNetwork(request: wire.CreateNetworkRequest, signal: AbortSignal): Promise<wire.Network>
   removeNetwork(request: wire.RemoveNetworkRequest, signal: AbortSignal): Promise<wire.RemoveNetworkResponse>
   listEndpoints(request: wire.ListEndpointsRequest, signal: AbortSignal): Promise<wire.ListEndpointsResponse>
+  listServices(request: wire.ListServicesRequest, signal: AbortSignal): Promise<wire.ListServicesResponse>
+  getService(request: wire.GetServiceRequest, signal: AbortSignal): Promise<wire.Service>
   listNodes(request: wire.ListNodesRequest, signal: AbortSignal): Promise<wire.ListNodesResponse>
   getNode(request: wire.GetNodeRequest, signal: AbortSignal): Promise<wire.Node>
   drainNode(request: wire.DrainNodeRequest, signal: AbortSignal): Promise<wire.Node>
@@ -63,6 +65,8 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
     createNetwork: unary(handlers.createNetwork),
     removeNetwork: unary(handlers.removeNetwork),
     listEndpoints: unary(handlers.listEndpoints),
+    listServices: unary(handlers.listServices),
+    getService: unary(handlers.getService),
     listNodes: unary(handlers.listNodes),
     getNode: unary(handlers.getNode),
     drainNode: unary(handlers.drainNode),

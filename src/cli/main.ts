@@ -9,6 +9,7 @@ import { version } from '../base/version.ts'
 import { endpointCommand } from './commands/endpoint.ts'
 import { networkCommand } from './commands/network.ts'
 import { nodeCommand } from './commands/node.ts'
+import { portCommand, serviceCommand } from './commands/service.ts'
 import { statusCommand } from './commands/status.ts'
 import { storeCommand } from './commands/store.ts'
 
@@ -33,6 +34,8 @@ const run = async (argv: readonly string[]): Promise<void> => {
   statusCommand(program, cli)
   networkCommand(program, cli)
   endpointCommand(program, cli)
+  serviceCommand(program, cli)
+  portCommand(program, cli)
   nodeCommand(program, cli)
   storeCommand(program, cli)
   try {

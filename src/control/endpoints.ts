@@ -18,7 +18,7 @@ import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
-import { choosePorts, type PortRequest, portWrites } from './ports.ts'
+import { choosePorts, type HoldPort, type PortRequest, releasePorts, settlePorts } from './ports.ts'
 
 /** Docker's API shows a new network within milliseconds; a slow engine is not waited for longer. */
 const introductionMs = 2000
@@ -36,7 +36,14 @@ export interface Endpoints {
   create(request: EndpointRequest, signal: AbortSignal): Promise<Endpoint>
   get(docker: string, endpoint: EndpointId, signal: AbortSignal): Promise<{ endpoint: Endpoint; network: Network }>
   /** Docker made it the container's way out: its ports are claimed and published. */
-  publish(docker: string, endpoint: EndpointId, ports: readonly PortRequest[], signal: AbortSignal): Promise<void>
+  publish(
+    docker: string,
+    endpoint: EndpointId,
+    ports: readonly PortRequest[],
+    /** Key of the container's service, where that is sure already. */
+    service: string | undefined,
+    signal: AbortSignal,
+  ): Promise<void>
   /** It is that no longer. Unknown ones: nothing happens. */
   unpublish(docker: string, endpoint: EndpointId, signal: AbortSignal): Promise<void>
   setWorkload(network: NetworkId, endpoint: EndpointId, workload: Workload, signal: AbortSignal): Promise<void>
@@ -51,6 +58,7 @@ export const openEndpoints = (
   bindings: Bindings,
   addresses: Addresses,
   departures: Departures,
+  hold: HoldPort,
 ): Endpoints => {
   const { store, mirror, node, boot, clock } = context
 
@@ -147,21 +155,23 @@ export const openEndpoints = (
     }
   }
 
-  const change = (
+  const setWorkload = (
     network: NetworkId,
     endpoint: EndpointId,
+    workload: Workload,
     signal: AbortSignal,
-    next: (now: Endpoint) => Endpoint,
   ): Promise<void> =>
     attempt(context, signal, async () => {
       const key = keys.endpoint(network, endpoint)
       const entry = await store.get(key, { signal })
       if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
-      const value = encode('endpoint', next(decode('endpoint', key, entry.value)))
-      if (value === entry.value) return
+      const record: Endpoint = { ...decode('endpoint', key, entry.value), workload }
+      const value = encode('endpoint', record)
+      const ports = await settlePorts(context, record, signal)
+      if (value === entry.value && ports.writes.length === 0) return
       const revision = await store.commit(
-        [{ key, is: 'at', revision: entry.revision }],
-        [{ kind: 'put', key, value }],
+        [{ key, is: 'at', revision: entry.revision }, ...ports.compares],
+        [{ kind: 'put', key, value }, ...ports.writes],
         { signal },
       )
       await mirror.reached(revision, signal)
@@ -222,7 +232,7 @@ export const openEndpoints = (
         throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is not known: start the container again`)
       return { endpoint: known.record, network }
     },
-    publish: (docker, endpoint, requests, signal) =>
+    publish: (docker, endpoint, requests, service, signal) =>
       attempt(context, signal, async () => {
         const network = networkOf(docker)
         const key = keys.endpoint(network.id, endpoint)
@@ -230,8 +240,9 @@ export const openEndpoints = (
         if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
         const record = decode('endpoint', key, entry.value)
         if (record.gateway) return // Docker repeats its calls
-        const choice = await choosePorts(context, network.id, endpoint, requests, signal)
-        const value = encode('endpoint', { ...record, gateway: true, ports: choice.ports })
+        const choice = await choosePorts(context, network, endpoint, service, requests, hold, signal)
+        const known = service === undefined ? {} : { service }
+        const value = encode('endpoint', { ...record, ...known, gateway: true, ports: choice.ports })
         const revision = await store.commit(
           [{ key, is: 'at', revision: entry.revision }, ...choice.compares],
           [{ kind: 'put', key, value }, ...choice.writes],
@@ -248,14 +259,14 @@ export const openEndpoints = (
         const record = decode('endpoint', entry.key, entry.value)
         if (!record.gateway) return
         const value = encode('endpoint', { ...record, gateway: false, ports: [] })
+        const released = await releasePorts(context, record, signal)
         await store.commit(
-          [{ key: entry.key, is: 'at', revision: entry.revision }],
-          [{ kind: 'put', key: entry.key, value }, ...portWrites(context, record.ports)],
+          [{ key: entry.key, is: 'at', revision: entry.revision }, ...released.compares],
+          [{ kind: 'put', key: entry.key, value }, ...released.writes],
           { signal },
         )
       }),
-    setWorkload: (network, endpoint, workload, signal) =>
-      change(network, endpoint, signal, now => ({ ...now, workload })),
+    setWorkload,
     async delete(docker, endpoint) {
       const network = bindings.byDocker(docker)?.network
       if (network !== undefined) await departures.add(network, endpoint)
@@ -276,15 +287,17 @@ export const openEndpoints = (
         const own = held.filter(
           claim => claim !== undefined && (JSON.parse(claim.value) as { endpoint?: string }).endpoint === endpoint,
         )
+        const released = await releasePorts(context, record, signal)
         await store.commit(
           [
             { key, is: 'at', revision: entry.revision },
+            ...released.compares,
             ...own.map((claim): Compare => ({ key: claim!.key, is: 'at', revision: claim!.revision })),
           ],
           [
             { kind: 'delete', key },
             ...own.map((claim): Write => ({ kind: 'put', key: claim!.key, value: resting })),
-            ...portWrites(context, record.ports),
+            ...released.writes,
           ],
           { signal },
         )

@@ -7,15 +7,16 @@ import { describe, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { type Family, familyOf } from '../model/address.ts'
 import { type Cluster, defaultPools4 } from '../model/cluster.ts'
-import { type NodeName, newId, nodeNumbers } from '../model/ids.ts'
+import { type EndpointId, type NodeName, newId, nodeNumbers } from '../model/ids.ts'
 import type { Node } from '../model/node.ts'
 import type { Versioned } from '../model/snapshot.ts'
 import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
-import { keys } from '../store/keys.ts'
-import { type Compare, type Lease, limits, type Write } from '../store/store.ts'
+import { keys, splitKey } from '../store/keys.ts'
+import { type Compare, type Entry, type Lease, limits, type Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
+import { withoutHolders } from './ports.ts'
 
 /** What the host says of itself at each start. */
 export interface NodeFacts {
@@ -215,7 +216,6 @@ export const openNodes = (context: Context): Nodes => {
    */
   const release = async (name: NodeName, signal: AbortSignal): Promise<{ endpoints: number }> => {
     let endpoints = 0
-    const ofHost = keys.port('', 0, name).slice(keys.port('', 0).length) // '@<node>'
     await attempt(context, signal, async () => {
       const known = await nodeOf(name, signal)
       if (known?.record.fenced === undefined || (await store.get(keys.presence(name), { signal })))
@@ -224,17 +224,19 @@ export const openNodes = (context: Context): Nodes => {
         { key: keys.node(name), is: 'at', revision: known.revision },
         { key: keys.presence(name), is: 'absent' },
       ]
+      const ofNode = ({ value }: Entry): boolean => (JSON.parse(value) as { node?: string }).node === name
+      const gone = new Set((await store.list('endpoints/', { signal })).entries.filter(ofNode).map(idOf))
       for (const prefix of ['ports/', 'endpoints/', 'addresses/', 'macs/']) {
         const { entries } = await store.list(prefix, { signal })
-        const held = new Map(
-          entries
-            .filter(({ key, value }) =>
-              prefix === 'ports/' ? key.endsWith(ofHost) : (JSON.parse(value) as { node?: string }).node === name,
-            )
-            .map(({ key, revision }) => [key, revision]),
+        const held = new Map(entries.map(({ key, revision }) => [key, revision]))
+        const writes = entries.flatMap((entry): Write[] =>
+          prefix === 'ports/'
+            ? withoutHolders(context, entry, gone)
+            : ofNode(entry)
+              ? [{ kind: 'delete', key: entry.key }]
+              : [],
         )
-        const deletes = [...held.keys()].map((key): Write => ({ kind: 'delete', key }))
-        for (const batch of batches(deletes, limits.writesPerCommit - away.length)) {
+        for (const batch of batches(writes, limits.writesPerCommit - away.length)) {
           const unchanged = batch.map(({ key }): Compare => ({ key, is: 'at', revision: held.get(key)! }))
           await store.commit([...away, ...unchanged], batch, { signal })
           if (prefix === 'endpoints/') endpoints += batch.length
@@ -284,6 +286,9 @@ export const openNodes = (context: Context): Nodes => {
     },
   }
 }
+
+/** endpoints/<network>/<id> */
+const idOf = ({ key }: Entry): EndpointId => splitKey(key)[2]!
 
 const randomUla = (): string => {
   const bytes = randomBytes(5).toString('hex')

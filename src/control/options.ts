@@ -26,7 +26,7 @@ export const parseOptions = (options: Readonly<Record<string, string>>): Network
   for (const name of Object.keys(options))
     if (name.startsWith('weft.') && !(knownOptions as readonly string[]).includes(name))
       throw new WeftError('UNKNOWN_OPTION', `option ${name} is unknown, did you mean ${nearest(name, knownOptions)}?`)
-  oneOf(options, 'weft.publish', ['local'], 'publishing on every host (cluster) comes with the routing mesh')
+  oneOf(options, 'weft.publish', ['cluster', 'local'])
   oneOf(options, 'weft.policy', ['allow'], 'policy (deny) is not built yet')
   oneOf(options, 'weft.encrypted', ['false'], 'encryption (true) is not built yet')
   const network = options['weft.network']
@@ -45,11 +45,14 @@ const oneOf = (
   options: Readonly<Record<string, string>>,
   name: string,
   works: readonly string[],
-  why: string,
+  why?: string,
 ): void => {
   const value = options[name]
   if (value !== undefined && !works.includes(value))
-    throw new WeftError('INVALID', `option ${name}=${value} is not available: use ${works.join(' or ')}; ${why}`)
+    throw new WeftError(
+      'INVALID',
+      `option ${name}=${value} is not available: use ${works.join(' or ')}${why === undefined ? '' : `; ${why}`}`,
+    )
 }
 
 const integer = (

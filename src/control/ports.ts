@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host ports: claimed in the transaction that publishes them, so that no two containers get one. Until the mesh every
-// claim is of this host only: ports/<proto>/<port>@<node>.
+// Who has a published port: one record for each port of the cluster, changed in the transaction of the endpoint that
+// publishes, so that no two that exclude each other both get it.
 import { WeftError } from '../base/errors.ts'
-import type { PortMapping } from '../model/endpoint.ts'
+import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
+import type { Network } from '../model/network.ts'
+import { type ClusterPort, type PortClaim, type PortMapping, type Proto, settled } from '../model/port.ts'
+import { endpointService, serviceTitle } from '../model/service.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
-import type { Compare, Write } from '../store/store.ts'
+import type { Compare, Entry, Write } from '../store/store.ts'
 import type { Context } from './context.ts'
 
 /** hostPort 0: any; `end` above hostPort: any of the range. */
@@ -14,74 +17,189 @@ export interface PortRequest extends PortMapping {
   readonly end: number
 }
 
-export interface PortChoice {
-  readonly ports: readonly PortMapping[]
+/** Compares and writes for the transaction of the endpoint. */
+export interface PortChange {
   readonly compares: readonly Compare[]
   readonly writes: readonly Write[]
 }
 
+export interface PortChoice extends PortChange {
+  readonly ports: readonly PortMapping[]
+}
+
+/** Is a port of this host free of others' sockets? Answers why not. */
+export type HoldPort = (mapping: PortMapping) => Promise<string | undefined>
+
 const anyPort = { first: 32768, last: 60999 } as const
 
-/** Chooses and prepares the claims; throws TAKEN naming port and holder. */
+/** Chooses and prepares the claims; throws TAKEN naming port and holder. `service`: whose the container surely is. */
 export const choosePorts = async (
-  { store, mirror, node }: Context,
-  network: NetworkId,
+  context: Context,
+  network: Network,
   endpoint: EndpointId,
+  service: string | undefined,
   requests: readonly PortRequest[],
+  hold: HoldPort,
   signal: AbortSignal,
 ): Promise<PortChoice> => {
-  const reserved = new Set(mirror.snapshot.cluster?.record.reservedPorts)
-  const chosen = new Map<string, Compare>()
+  const reserved = new Set(context.mirror.snapshot.cluster?.record.reservedPorts)
+  const chosen = new Map<string, { compare: Compare; claim: PortClaim }>()
   const ports: PortMapping[] = []
-  const value = encode('portClaim', { network, holders: [endpoint] })
-
-  /** Who stands in the way of this key, or the compare that lets us have it. */
-  const ask = async (key: string): Promise<Compare | { holder: EndpointId }> => {
-    const entry = await store.get(key, { signal })
-    if (!entry) return { key, is: 'absent' }
-    const holder = decode('portClaim', key, entry.value).holders[0]!
-    return holder === endpoint ? { key, is: 'at', revision: entry.revision } : { holder }
-  }
-
   for (const { proto, port, hostPort, end, hostIp } of requests) {
     const range = hostPort === 0 ? anyPort : { first: hostPort, last: end }
     const size = range.last - range.first + 1
     const start = hostPort === 0 ? Math.floor(Math.random() * size) : 0
+    const local = hostIp !== undefined || network.options['weft.publish'] === 'local'
+    const who: Claimant = { network: network.id, endpoint, service, local, joins: size === 1 }
     let refusal = ''
-    let found: number | undefined
-    for (let i = 0; i < size && found === undefined; i++) {
+    let found: PortMapping | undefined
+    for (let i = 0; i < size && !found; i++) {
       const candidate = range.first + ((start + i) % size)
-      const key = keys.port(proto, candidate, node)
-      if (reserved.has(candidate)) {
-        refusal = 'it is reserved in this cluster (ssh, etcd, VXLAN)'
-        continue
+      const key = keys.port(proto, candidate)
+      const mapping: PortMapping = {
+        proto,
+        port,
+        hostPort: candidate,
+        ...(hostIp === undefined ? {} : { hostIp }),
+        ...(local ? { local } : {}),
       }
-      if (chosen.has(key)) {
-        refusal = 'the same container publishes it twice'
-        continue
+      if (reserved.has(candidate)) refusal = 'it is reserved in this cluster (ssh, etcd, VXLAN)'
+      else if (chosen.has(key)) refusal = 'the same container publishes it twice'
+      else {
+        const known = await read(context, proto, candidate, signal)
+        const next = claimed(context, known.claim, who)
+        const held = typeof next === 'string' ? undefined : await hold(mapping)
+        if (typeof next === 'string') refusal = next
+        else if (held !== undefined) refusal = held
+        else {
+          chosen.set(key, { compare: known.compare, claim: next })
+          found = mapping
+        }
       }
-      const answer = await ask(key)
-      if ('holder' in answer) {
-        refusal = `container ${mirror.snapshot.endpoints(network).get(answer.holder)?.record.workload?.name ?? answer.holder.slice(0, 12)} has it on this host`
-        continue
-      }
-      chosen.set(key, answer)
-      found = candidate
     }
-    if (found === undefined)
+    if (!found)
       throw new WeftError(
         'TAKEN',
         `host port ${range.first}${size > 1 ? `-${range.last}` : ''}/${proto} is not free: ${refusal}`,
       )
-    ports.push({ proto, port, hostPort: found, ...(hostIp === undefined ? {} : { hostIp }) })
+    ports.push(found)
   }
   return {
     ports,
-    compares: [...chosen.values()],
-    writes: [...chosen.keys()].map((key): Write => ({ kind: 'put', key, value })),
+    compares: [...chosen.values()].map(({ compare }) => compare),
+    writes: [...chosen].map(([key, { claim }]) => write(key, claim)),
   }
 }
 
-/** Deletes of the claims that an endpoint holds. */
-export const portWrites = ({ node }: Context, ports: readonly PortMapping[]): readonly Write[] =>
-  ports.map(({ proto, hostPort }): Write => ({ kind: 'delete', key: keys.port(proto, hostPort, node) }))
+interface Claimant {
+  readonly network: NetworkId
+  readonly endpoint: EndpointId
+  readonly service: string | undefined
+  readonly local: boolean
+  /** Asked for this very port: others of its service may have it too. */
+  readonly joins: boolean
+}
+
+/** The claim with this one in it, or who stands in the way. */
+const claimed = (context: Context, claim: PortClaim, who: Claimant): PortClaim | string => {
+  const { cluster, local } = claim
+  const { network, endpoint, service } = who
+  const others = local.filter(one => one.endpoint !== endpoint)
+  if (who.local) {
+    if (cluster) return `${holderOf(context, cluster.network, cluster.holders[0]!)} has it on every host`
+    const here = others.find(one => one.node === context.node)
+    if (here) return `${holderOf(context, here.network, here.endpoint)} has it on this host`
+    return { local: [...others, { node: context.node, network, endpoint }] }
+  }
+  const elsewhere = others[0]
+  if (elsewhere)
+    return `${holderOf(context, elsewhere.network, elsewhere.endpoint)} has it on ${elsewhere.node === context.node ? 'this host' : `host ${elsewhere.node}`}`
+  if (!cluster)
+    return { cluster: { network, ...(service === undefined ? {} : { service }), holders: [endpoint] }, local }
+  if (cluster.holders.includes(endpoint)) return claim
+  const differs = cluster.service !== undefined && service !== undefined && cluster.service !== service
+  if (cluster.network !== network || differs || !who.joins)
+    return `${holderOf(context, cluster.network, cluster.holders[0]!)} has it${ofService(context, cluster)}`
+  return { cluster: { ...cluster, holders: [...cluster.holders, endpoint] }, local }
+}
+
+/** What an endpoint no longer publishes. */
+export const releasePorts = (context: Context, endpoint: Endpoint, signal: AbortSignal): Promise<PortChange> =>
+  changeClaims(context, endpoint, signal, claim => without(context, claim, new Set([endpoint.id])))
+
+/** The write that takes these endpoints out of a claim of the store; none if they are not in it. */
+export const withoutHolders = (context: Context, entry: Entry, gone: ReadonlySet<EndpointId>): Write[] => {
+  const claim = decode('portClaim', entry.key, entry.value)
+  const next = without(context, claim, gone)
+  return JSON.stringify(next) === JSON.stringify(claim) ? [] : [write(entry.key, next)]
+}
+
+const without = (context: Context, { cluster, local }: PortClaim, gone: ReadonlySet<EndpointId>): PortClaim => {
+  const holders = cluster?.holders.filter(id => !gone.has(id)) ?? []
+  return {
+    ...(cluster && holders.length > 0
+      ? { cluster: settled({ ...cluster, holders }, serviceIn(context, cluster.network)) }
+      : {}),
+    local: local.filter(one => !gone.has(one.endpoint)),
+  }
+}
+
+/** Whose the ports of an endpoint are, now that it is known who it is. */
+export const settlePorts = (context: Context, endpoint: Endpoint, signal: AbortSignal): Promise<PortChange> =>
+  changeClaims(context, endpoint, signal, claim => {
+    const { cluster } = claim
+    if (!cluster) return claim
+    const others = serviceIn(context, cluster.network)
+    return { ...claim, cluster: settled(cluster, id => (id === endpoint.id ? endpointService(endpoint) : others(id))) }
+  })
+
+const changeClaims = async (
+  context: Context,
+  endpoint: Endpoint,
+  signal: AbortSignal,
+  change: (claim: PortClaim) => PortClaim,
+): Promise<PortChange> => {
+  const compares: Compare[] = []
+  const writes: Write[] = []
+  for (const { proto, hostPort } of endpoint.ports) {
+    const { compare, claim } = await read(context, proto, hostPort, signal)
+    const next = change(claim)
+    if (JSON.stringify(next) === JSON.stringify(claim)) continue
+    compares.push(compare)
+    writes.push(write(compare.key, next))
+  }
+  return { compares, writes }
+}
+
+const read = async (
+  { store }: Context,
+  proto: Proto,
+  port: number,
+  signal: AbortSignal,
+): Promise<{ compare: Compare; claim: PortClaim }> => {
+  const key = keys.port(proto, port)
+  const entry = await store.get(key, { signal })
+  return entry
+    ? { compare: { key, is: 'at', revision: entry.revision }, claim: decode('portClaim', key, entry.value) }
+    : { compare: { key, is: 'absent' }, claim: { local: [] } }
+}
+
+const write = (key: string, claim: PortClaim): Write =>
+  claim.cluster === undefined && claim.local.length === 0
+    ? { kind: 'delete', key }
+    : { kind: 'put', key, value: encode('portClaim', claim) }
+
+const serviceIn =
+  ({ mirror }: Context, network: NetworkId) =>
+  (id: EndpointId): string | undefined => {
+    const endpoint = mirror.snapshot.endpoints(network).get(id)?.record
+    return endpoint && endpointService(endpoint)
+  }
+
+const holderOf = ({ mirror }: Context, network: NetworkId, id: EndpointId): string => {
+  const endpoint = mirror.snapshot.endpoints(network).get(id)?.record
+  return `container ${endpoint?.workload?.name ?? id.slice(0, 12)}${endpoint ? ` on host ${endpoint.node}` : ''}`
+}
+const ofService = (context: Context, { network, service }: ClusterPort): string =>
+  service === undefined ? '' : `, as service ${serviceTitle(service)} of network ${networkOf(context, network)}`
+const networkOf = ({ mirror }: Context, id: NetworkId): string => mirror.snapshot.networks.get(id)?.record.name ?? id

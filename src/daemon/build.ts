@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which implementation stands behind each contract, and in which order they start. The plugin socket opens before the
 // store is reached, so that dockerd never waits for us longer than a handler's deadline.
-import { mkdirSync } from 'node:fs'
+import { closeSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
@@ -26,22 +26,26 @@ import { openDirectory, throughHost } from '../dns/directory.ts'
 import { openResolver } from '../dns/resolver.ts'
 import { type DnsServer, type NamespaceSockets, openDnsServer } from '../dns/server.ts'
 import { openEngine } from '../docker/engine.ts'
+import { openIdentity } from '../docker/identity.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
 import { networkDriver } from '../docker/network-driver.ts'
 import { openReplicas } from '../docker/replicas.ts'
 import { openSandboxes } from '../docker/sandboxes.ts'
 import { openPluginServer } from '../docker/server.ts'
+import { openStarts } from '../docker/starts.ts'
 import { openWorkloads, type Workloads } from '../docker/workloads.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { pathOf } from '../kernel/namespaces.ts'
+import { type HeldPort, openPortHolder } from '../mesh/holder.ts'
+import { portsHere } from '../mesh/plan.ts'
 import { familyOf } from '../model/address.ts'
 import { type EndpointId, type NetworkId, newId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
-import type { Host } from '../overlay/host.ts'
-import { slots } from '../overlay/links.ts'
-import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../overlay/names.ts'
+import type { Host } from '../plan/host.ts'
+import { slots } from '../plan/links.ts'
+import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../plan/names.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Config } from './config.ts'
@@ -97,11 +101,21 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     'departures',
     await openDepartures(join(config.dataDir, 'departures.json'), clock, log, changed),
   )
+  const holder = parts.add(
+    'holder',
+    openPortHolder({
+      bind: holdSocket,
+      clock,
+      log,
+      changed: ({ proto, port }) => reconciler.touch({ kind: 'port', proto, port }),
+    }),
+  )
   const host = (): Host => ({
     node: config.node,
     underlay: facts.underlay,
     bound: bindings.bound,
     departed: endpoint => departures.has(endpoint),
+    holds: (proto, port, address) => holder.holds(proto, port, address),
     closed4: !facts.forwards4,
     closed6: identity.closed6,
     acceptsRa: facts.acceptsRa,
@@ -112,9 +126,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const pools = openPools(context)
   const addresses = openAddresses(context, bindings, pools)
   const networks = openNetworks(context, bindings, pools)
-  const endpoints = openEndpoints(context, bindings, addresses, departures)
+  const endpoints = openEndpoints(context, bindings, addresses, departures, mapping => holder.hold(mapping))
   const nodes = parts.add('nodes', openNodes(context))
   const engine = openEngine(config.docker)
+  const identityOf = openIdentity(engine)
+  const starts = openStarts(engine, identityOf, clock)
   const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks))
 
   const nodeFacts = (): NodeFacts => ({
@@ -160,6 +176,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           onCreated: () => replicas.poke(),
           containerEnd,
           resolver: config.resolver,
+          startingService: (docker, ports) => {
+            const name = mirror.snapshot.networks.get(bindings.byDocker(docker)?.network ?? '')?.record.name
+            return starts.service([docker, ...(name === undefined ? [] : [name])], ports)
+          },
         }),
         ...ipamDriver({
           pools,
@@ -203,6 +223,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         lastErrors: () => plugin.lastErrors,
         dnsListening: () => dns?.listening ?? 0,
         dnsProblems: () => dns?.problems ?? new Map(),
+        portProblems: () => holder.refused,
         departures: () => departures.size,
       }),
       log,
@@ -214,6 +235,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     const own = mirror.snapshot.nodes.get(config.node)?.record
     if (own?.instance !== identity.instance || own.fenced !== undefined) await joined
   }
+  const holdPorts = (): Promise<void> =>
+    holder.want(portsHere(mirror.snapshot, { node: config.node, bound: bindings.bound }))
   /** After a boot no container of before lives; whoever still sends to one should stop at once. */
   const buryThePast = async (): Promise<void> => {
     const past: [EndpointId, NetworkId][] = []
@@ -229,6 +252,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     const joined = joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal, late.resolve)
     await Promise.race([joined, late.promise.then(() => knownHere(joined))])
     await buryThePast()
+    await holdPorts()
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
     joined.then(() => {
@@ -244,6 +268,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         engine,
         endpoints,
         departures,
+        identity: identityOf,
+        starts,
         onNetworks: () => {
           replicas.poke()
           void refresh().catch(error => log.warn({ err: describe(error) }, 'host facts not refreshed'))
@@ -253,10 +279,14 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     replicas.poke()
     dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, address: config.resolver, clock, log }))
     const serve = (): void => dns?.serve(gatewaysHere(bindings, mirror.snapshot))
-    onBound = serve
+    onBound = () => {
+      serve()
+      void holdPorts()
+    }
     mirror.subscribe(keys => {
       if (keys === 'all' || keys.some(key => key[0] === 'networks')) serve()
       if (keys === 'all' || keys.some(key => key[0] === 'nodes')) rejoin()
+      if (keys === 'all' || keys.some(key => key[0] === 'ports' || key[0] === 'networks')) void holdPorts()
     })
     rejoin()
     serve()
@@ -285,6 +315,16 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   }
   const starting = startAll().catch(fail)
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
+}
+
+/** Connections of a process that is gone (TIME_WAIT) do not stand in the way. */
+const holdSocket = async ({ proto, port, address }: HeldPort & { address: string }): Promise<() => void> => {
+  const want = { type: proto === 'tcp' ? 'tcp' : 'udp', address, port, held: true } as const
+  const fd = await netnsSocket(undefined, want).catch(error => {
+    if (proto !== 'tcp' || (error as { errnoName?: string }).errnoName !== 'EADDRINUSE') throw error
+    return netnsSocket(undefined, { ...want, reuseAddr: true })
+  })
+  return () => closeSync(fd)
 }
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */

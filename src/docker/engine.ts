@@ -28,11 +28,19 @@ export interface EngineContainer {
   readonly Image: string
   readonly Config: { readonly Hostname: string; readonly Labels: Readonly<Record<string, string>> | null }
   readonly State: { readonly Running: boolean }
+  readonly HostConfig: {
+    /** '80/tcp' → where. */
+    readonly PortBindings: Readonly<Record<string, readonly { HostIp: string; HostPort: string }[] | null>> | null
+    readonly PublishAllPorts: boolean
+  }
   readonly NetworkSettings: { readonly Networks: Readonly<Record<string, EngineEndpoint>> | null }
 }
 
 export interface ListedContainer {
   readonly Id: string
+  readonly Names: readonly string[]
+  readonly ImageID: string
+  readonly Labels: Readonly<Record<string, string>> | null
   readonly State: string
   readonly NetworkSettings?: { readonly Networks?: Readonly<Record<string, EngineEndpoint>> | null }
 }

@@ -17,6 +17,7 @@ import {
   decodeRequest,
   type IpamData,
   label,
+  type RequestedPort,
   requests,
 } from './wire.ts'
 
@@ -34,6 +35,8 @@ export interface NetworkDriverParts {
   readonly onCreated: (docker: string) => void
   /** Names of the container's end, from the overlay's planner. */
   readonly containerEnd: (endpoint: string) => string
+  /** Key of the service of what is about to start with these ports on this network, where that is sure. */
+  readonly startingService: (docker: string, ports: readonly RequestedPort[]) => Promise<string | undefined>
   /** Address that answers DNS on every network. */
   readonly resolver: string
 }
@@ -122,7 +125,9 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.ProgramExternalConnectivity': async (body, signal) => {
       const request = decodeRequest('ProgramExternalConnectivity', requests.external, body)
-      await endpoints.publish(request.NetworkID, request.EndpointID, decodePorts(request.Options), signal)
+      const ports = decodePorts(request.Options)
+      const service = await parts.startingService(request.NetworkID, ports)
+      await endpoints.publish(request.NetworkID, request.EndpointID, ports, service, signal)
       const network = bindings.byDocker(request.NetworkID)?.network
       if (network !== undefined) await converger.endpointReached(network, request.EndpointID, signal)
       return {}

@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { WeftError } from '../base/errors.ts'
 import { parseAddress, parseInterface, parseMac } from '../model/address.ts'
-import type { PortMapping } from '../model/endpoint.ts'
+import type { PortMapping } from '../model/port.ts'
 
 export const label = {
   generic: 'com.docker.network.generic',
@@ -140,6 +140,8 @@ export const decodePorts = (options: Readonly<Record<string, unknown>>): readonl
     if (!proto)
       throw new WeftError('INVALID', `publishing protocol number ${entry.Proto} is not possible: tcp and udp are`)
     if (proto === 'sctp') throw new WeftError('INVALID', 'publishing sctp is not possible: tcp and udp are')
+    if (entry.HostIP === '::1')
+      throw new WeftError('INVALID', `publishing on ::1 is not possible, Linux does not route it: use 127.0.0.1`)
     const any = entry.HostIP === '' || entry.HostIP === '0.0.0.0' || entry.HostIP === '::'
     const hostPort = entry.HostPort ?? 0
     return [

@@ -9,9 +9,10 @@ import type { Closeable } from '../base/lifecycle.ts'
 import type { Context } from '../control/context.ts'
 import type { Departures } from '../control/departures.ts'
 import type { Endpoints } from '../control/endpoints.ts'
-import type { Workload } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
-import type { Engine, EngineContainer, EngineEvent } from './engine.ts'
+import type { Engine, EngineEvent } from './engine.ts'
+import type { Identity } from './identity.ts'
+import type { Starts } from './starts.ts'
 
 export interface Workloads extends Closeable {
   /** Does the engine answer, and since when not (ISO 8601)? */
@@ -30,13 +31,22 @@ export interface WorkloadsParts {
   readonly departures: Departures
   /** Networks of this engine came or went, or the engine is back. */
   readonly onNetworks: () => void
+  readonly identity: Identity
+  readonly starts: Starts
 }
 
-export const openWorkloads = ({ context, engine, endpoints, departures, onNetworks }: WorkloadsParts): Workloads => {
+export const openWorkloads = ({
+  context,
+  engine,
+  endpoints,
+  departures,
+  onNetworks,
+  identity,
+  starts,
+}: WorkloadsParts): Workloads => {
   const { mirror, node, clock, log } = context
   const stop = new AbortController()
   const missing = openHoldDown<EndpointId>(clock)
-  const images = new Map<string, Readonly<Record<string, string>>>()
   let engineError: string | undefined = 'not asked yet'
 
   const limit = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
@@ -47,34 +57,22 @@ export const openWorkloads = ({ context, engine, endpoints, departures, onNetwor
       for (const [id, { record }] of mirror.snapshot.endpoints(network)) if (record.node === node) yield [id, network]
   }
 
-  const imageLabels = async (image: string): Promise<Readonly<Record<string, string>>> => {
-    const known = images.get(image)
-    if (known) return known
-    const labels = await engine.imageLabels(image)
-    if (images.size > 1000) images.clear()
-    images.set(image, labels)
-    return labels
-  }
-
   const identify = async (containerId: string): Promise<void> => {
     const container = await engine.container(containerId)
     const ours = new Map(own())
     for (const [, attached] of Object.entries(container.NetworkSettings.Networks ?? {})) {
       const network = ours.get(attached.EndpointID)
       if (network === undefined) continue
-      const fromImage = await imageLabels(container.Image)
-      await endpoints.setWorkload(
-        network,
-        attached.EndpointID,
-        workloadOf(container, attached.Aliases ?? [], fromImage),
-        limit(),
-      )
+      const workload = await identity(container, attached.Aliases ?? [])
+      await endpoints.setWorkload(network, attached.EndpointID, workload, limit())
     }
   }
 
   const audit = async (): Promise<void> => {
     const listed = new Map<EndpointId, string>()
-    for (const { Id, NetworkSettings } of await engine.containers())
+    const containers = await engine.containers()
+    await starts.load(containers)
+    for (const { Id, NetworkSettings } of containers)
       for (const { EndpointID } of Object.values(NetworkSettings?.Networks ?? {}))
         if (EndpointID) listed.set(EndpointID, Id)
     const nameless = new Set<string>()
@@ -98,7 +96,12 @@ export const openWorkloads = ({ context, engine, endpoints, departures, onNetwor
       if (Action === 'create' || Action === 'destroy') onNetworks()
       const container = Actor.Attributes['container']
       if (Action === 'connect' && container) await identify(container)
-    } else if (Type === 'container' && Action === 'rename') await identify(Actor.ID)
+    } else if (Type === 'container') {
+      if (Action === 'start') starts.running(Actor.ID)
+      else if (Action === 'destroy') starts.destroyed(Actor.ID)
+      else if (Action === 'create' || Action === 'die') await starts.waiting(Actor.ID)
+      else if (Action === 'rename') await identify(Actor.ID)
+    }
   }
 
   /** Events one by one; what fails is tried again a few times, then the audit catches up. */
@@ -156,30 +159,5 @@ export const openWorkloads = ({ context, engine, endpoints, departures, onNetwor
       stop.abort(new Error('closed'))
       await working
     },
-  }
-}
-
-/** What an image brings may not claim to be what only the one who starts the container can say. */
-const guarded = (key: string): boolean =>
-  key.startsWith('weft.') || key.startsWith('com.docker.compose.') || key.startsWith('com.docker.swarm.')
-
-export const workloadOf = (
-  { Id, Name, Config }: EngineContainer,
-  aliases: readonly string[],
-  fromImage: Readonly<Record<string, string>>,
-): Workload => {
-  const labels = Object.fromEntries(
-    Object.entries(Config.Labels ?? {}).filter(([key]) => !(guarded(key) && key in fromImage)),
-  )
-  const project = labels['com.docker.compose.project']
-  const service = labels['weft.service'] ?? labels['com.docker.compose.service']
-  return {
-    container: Id,
-    name: Name.replace(/^\//, ''),
-    hostname: Config.Hostname,
-    aliases: aliases.filter(alias => alias !== Id.slice(0, 12)),
-    labels,
-    ...(project === undefined ? {} : { project }),
-    ...(service === undefined ? {} : { service }),
   }
 }

@@ -1,15 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One attachment of a container to a network, and the claims on what it owns.
 import type { EndpointId, NetworkId, NodeName } from './ids.ts'
-
-export interface PortMapping {
-  readonly proto: 'tcp' | 'udp' | 'sctp'
-  /** In the container. */
-  readonly port: number
-  readonly hostPort: number
-  /** -p IP:…; absent: every address. */
-  readonly hostIp?: string
-}
+import type { PortMapping } from './port.ts'
 
 export interface Endpoint {
   readonly id: EndpointId
@@ -25,6 +17,8 @@ export interface Endpoint {
   /** From Docker's events, never from a driver call; absent until they told. */
   readonly workload?: Workload
   readonly identity: number
+  /** Key of its service, where that was sure before Docker's events told. */
+  readonly service?: string
 }
 
 export interface Workload {
@@ -55,10 +49,4 @@ export interface Resting {
 export interface NodeNumberClaim {
   readonly node: NodeName
   readonly instance: string
-}
-
-/** ports/<proto>/<port>, or ports/<proto>/<port>@<node> for mappings of a single host. */
-export interface PortClaim {
-  readonly network: NetworkId
-  readonly holders: readonly EndpointId[]
 }

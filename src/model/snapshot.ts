@@ -6,6 +6,7 @@ import type { AddressClaim, Endpoint, MacClaim } from './endpoint.ts'
 import type { EndpointId, NetworkId, NodeName } from './ids.ts'
 import type { NameClaim, Network, PoolClaim } from './network.ts'
 import type { Node, Presence } from './node.ts'
+import type { PortClaim, PortKey } from './port.ts'
 
 /** A record with the revision that a compare-and-swap needs. */
 export interface Versioned<T> {
@@ -22,6 +23,7 @@ export interface Snapshot {
   readonly networks: ReadonlyMap<NetworkId, Versioned<Network>>
   readonly names: ReadonlyMap<string, Versioned<NameClaim>>
   readonly pools: ReadonlyMap<string, Versioned<PoolClaim>>
+  readonly ports: ReadonlyMap<PortKey, Versioned<PortClaim>>
   endpoints(network: NetworkId): ReadonlyMap<EndpointId, Versioned<Endpoint>>
   addresses(network: NetworkId): ReadonlyMap<string, Versioned<AddressClaim>>
   macs(network: NetworkId): ReadonlyMap<string, Versioned<MacClaim>>

@@ -47,6 +47,8 @@ export interface NetnsSocket {
   readonly reuseAddr?: boolean
   /** Bind although the address is not (yet) there. */
   readonly freebind?: boolean
+  /** Only bound: nobody else gets the port, and who connects is refused. */
+  readonly held?: boolean
 }
 
 /**
@@ -59,7 +61,8 @@ export const netnsSocket = async (netns: string | undefined, want: NetnsSocket):
     (want.type === 'tcp' ? 2 : 0) |
     (want.transparent ? 4 : 0) |
     (want.reuseAddr ? 8 : 0) |
-    (want.freebind ? 16 : 0)
+    (want.freebind ? 16 : 0) |
+    (want.held ? 32 : 0)
   const op = `bind ${want.type} ${want.address} port ${want.port} in ${netns ?? 'own namespace'}`
   return check(op, await native().netnsSocket(netns ?? '', want.address, want.port, bits)).number
 }

@@ -4,12 +4,11 @@
 
 import type { KernelObject } from '../kernel/objects.ts'
 import { familyOf, linkLocalOf } from '../model/address.ts'
-import type { Endpoint, PortMapping } from '../model/endpoint.ts'
+import type { Endpoint } from '../model/endpoint.ts'
 import { mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
-import { ingress } from './chains.ts'
-import { linkNetwork } from './links.ts'
+import { ingress } from '../plan/chains.ts'
 import {
   bridge,
   containerEnd,
@@ -20,19 +19,13 @@ import {
   switchNs,
   table,
   vtep,
-} from './names.ts'
+} from '../plan/names.ts'
+import { element, localMacs, published, returning, tracked } from '../plan/sets.ts'
+import type { Wanted } from '../plan/unit.ts'
 import { groupOf } from './nexthops.ts'
-import { backends, element, hostPorts, hostPortsAt, localMacs, published, returning, tracked } from './sets.ts'
 import { hex, nodeMac, trackingSwitch } from './switch-plan.ts'
-import type { Wanted } from './unit.ts'
 
-export const planEndpoint = (
-  endpoint: Endpoint,
-  network: Network,
-  node: Node,
-  own: Node,
-  slot: number,
-): readonly Wanted[] => {
+export const planEndpoint = (endpoint: Endpoint, network: Network, node: Node, own: Node): readonly Wanted[] => {
   const ns = switchNs(network.vni)
   const local = node.name === own.name
   const { mac, addresses } = endpoint
@@ -49,7 +42,7 @@ export const planEndpoint = (
       ]
   const rank0 = objects.map((object): Wanted => ({ object, rank: 0 }))
   const publishes = local && endpoint.gateway && endpoint.ports.length > 0 && !network.internal
-  return publishes ? [...rank0, ...planPublished(endpoint, network, slot)] : rank0
+  return publishes ? [...rank0, ...planPublished(endpoint, network)] : rank0
 }
 
 const planPort = (endpoint: Endpoint, network: Network, own: Node): KernelObject[] => {
@@ -108,27 +101,16 @@ const portRules = ({ mac, addresses, identity }: Endpoint, own: Node): string[] 
   ]
 }
 
-/** A published port on its own host: H sends it to M, M to the container, N puts the container's port in. */
-const planPublished = (endpoint: Endpoint, network: Network, slot: number): readonly Wanted[] => {
+/** Published ports as the container's node knows them: N puts the container's port in, and tracks. */
+const planPublished = (endpoint: Endpoint, network: Network): readonly Wanted[] => {
   const ns = switchNs(network.vni)
-  const gateway = gatewayNs(network.vni)
-  const link = linkNetwork(slot)
-  const one = ({ proto, port, hostPort, hostIp }: PortMapping): KernelObject[] => [
-    element(published(ns), [endpoint.mac, proto, hostPort], [port]),
-    ...endpoint.addresses.flatMap(ip => {
-      const family = familyOf(ip)
-      if (hostIp !== undefined && familyOf(hostIp) !== family) return []
-      const to = family === 4 ? link.gateway4 : link.gateway6
-      return [
-        element(backends[family](gateway), [proto, hostPort], [ip]),
-        hostIp === undefined
-          ? element(hostPorts[family](''), [proto, hostPort], [to])
-          : element(hostPortsAt[family](''), [hostIp, proto, hostPort], [to]),
-      ]
-    }),
-  ]
   return [
-    ...endpoint.ports.flatMap(one).map((object): Wanted => ({ object, rank: 0 })),
+    ...endpoint.ports.map(
+      ({ proto, port, hostPort }): Wanted => ({
+        object: element(published(ns), [endpoint.mac, proto, hostPort], [port]),
+        rank: 0,
+      }),
+    ),
     { object: element(tracked(ns), [endpoint.mac]), rank: 0 },
     ...trackingSwitch(network, '1').map((object): Wanted => ({ object, rank: 1 })),
   ]

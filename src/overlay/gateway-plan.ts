@@ -7,11 +7,11 @@ import { withLength } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
-import { accepting, chains } from './chains.ts'
-import type { Host } from './host.ts'
-import { linkNetwork } from './links.ts'
-import { gatewayLink, gatewayNs, hostLink, table, uplink } from './names.ts'
-import { backends } from './sets.ts'
+import { accepting, chains } from '../plan/chains.ts'
+import type { Host } from '../plan/host.ts'
+import { linkNetwork } from '../plan/links.ts'
+import { gatewayLink, gatewayNs, hostLink, table, uplink } from '../plan/names.ts'
+import { balanced } from '../plan/sets.ts'
 import { familiesOf, gateways } from './switch-plan.ts'
 
 export const planGateway = (network: Network, _node: Node, cluster: Cluster, host: Host): KernelObject[] => {
@@ -73,13 +73,12 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     { kind: 'route', ns, to: '0.0.0.0/0', dev: uplink, via: link.host4 },
     { kind: 'route', ns, to: '::/0', dev: uplink, via: link.host6 },
     { kind: 'nft-table', ns, family: 'inet', table },
-    backends[4](ns),
-    backends[6](ns),
+    balanced(ns),
     chain(
       'balance',
       [
-        `ip daddr ${link.gateway4} dnat ip to meta l4proto . th dport map @backends4`,
-        `ip6 daddr ${link.gateway6} dnat ip6 to meta l4proto . th dport map @backends6`,
+        `ip daddr ${link.gateway4} meta l4proto . th dport vmap @balanced`,
+        `ip6 daddr ${link.gateway6} meta l4proto . th dport vmap @balanced`,
       ],
       accepting('nat', 'prerouting', -100),
     ),

@@ -6,10 +6,10 @@ import type { KernelObject } from '../kernel/objects.ts'
 import { familyOf } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Node } from '../model/node.ts'
-import { accepting, chains } from './chains.ts'
-import type { Host } from './host.ts'
-import { hostLinks, resolverLink, table } from './names.ts'
-import { element, hostPorts, hostPortsAt, vteps } from './sets.ts'
+import { accepting, chains } from '../plan/chains.ts'
+import type { Host } from '../plan/host.ts'
+import { hostLinks, resolverLink, table } from '../plan/names.ts'
+import { element, heldUdp, hostPorts, hostPortsAt, vteps } from '../plan/sets.ts'
 import { switchMac } from './switch-plan.ts'
 
 export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject[] => {
@@ -24,14 +24,15 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     'fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports_at4',
     'fib daddr type local dnat ip to meta l4proto . th dport map @ports4',
     'fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6',
-    'fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6',
+    // Linux routes no ::1: refused, so that clients go on to 127.0.0.1
+    'ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6',
   ]
   const { dev } = host.underlay
   return [
     { kind: 'bridge', ns, name: resolverLink, mac: switchMac(node), mtu: 1500 },
     { kind: 'address', ns, dev: resolverLink, address: `${host.resolver}/32` },
     { kind: 'nft-table', ns, family: 'inet', table },
-    ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], vteps[4], vteps[6]].map(set => set(ns)),
+    ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], heldUdp, vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),
     chain('prerouting', toGateways, accepting('nat', 'prerouting', -110)),
     chain('output', toGateways, accepting('nat', 'output', -110)),
@@ -45,6 +46,8 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
       [
         `udp dport ${port} ${ip} daddr ${node.vtep} ${ip} saddr != @vteps${family} counter drop`,
         `iifname ${hostLinks} ip daddr 127.0.0.0/8 ct status & dnat == 0 counter drop`,
+        // nobody reads from the sockets that hold our ports
+        'ct direction original ct status & dnat == 0 udp dport @held_udp reject',
       ],
       accepting('filter', 'input', -10),
     ),

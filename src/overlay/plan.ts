@@ -8,22 +8,22 @@ import type { Cluster } from '../model/cluster.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import type { Snapshot } from '../model/snapshot.ts'
+import type { Host } from '../plan/host.ts'
+import { gatewayLink, gatewayNs, switchNs, vtep } from '../plan/names.ts'
+import { element, macOfZone, vteps, zoneOf } from '../plan/sets.ts'
+import { nothing, type OverlayUnit, type Planned, type Wanted } from '../plan/unit.ts'
 import { planEndpoint } from './endpoint-plan.ts'
 import { planGateway } from './gateway-plan.ts'
-import type { Host } from './host.ts'
 import { planHost } from './host-plan.ts'
-import { gatewayLink, gatewayNs, switchNs, vtep } from './names.ts'
 import { groupOf, legOf } from './nexthops.ts'
-import { element, macOfZone, vteps, zoneOf } from './sets.ts'
 import { nodeMac, planSwitch, trackingSwitch } from './switch-plan.ts'
-import { nothing, type Planned, type Unit, type Wanted } from './unit.ts'
 
 export interface Inputs {
   readonly snapshot: Snapshot
   readonly host: Host
 }
 
-export const plan = (unit: Unit, { snapshot, host }: Inputs): Planned => {
+export const planOverlay = (unit: OverlayUnit, { snapshot, host }: Inputs): Planned => {
   const cluster = snapshot.cluster?.record
   const self = snapshot.nodes.get(host.node)
   if (!cluster || !self || self.record.fenced !== undefined) return nothing
@@ -57,12 +57,11 @@ export const plan = (unit: Unit, { snapshot, host }: Inputs): Planned => {
     case 'endpoint': {
       const network = snapshot.networks.get(unit.network)
       const endpoint = snapshot.endpoints(unit.network).get(unit.endpoint)
-      const bound = host.bound.get(unit.network)
-      if (!network || !endpoint || !bound || host.departed(unit.endpoint)) return nothing
+      if (!network || !endpoint || !host.bound.has(unit.network) || host.departed(unit.endpoint)) return nothing
       const node = snapshot.nodes.get(endpoint.record.node)?.record
       if (!node || !alive(node)) return nothing
       return {
-        wanted: planEndpoint(endpoint.record, network.record, node, own, bound.slot),
+        wanted: planEndpoint(endpoint.record, network.record, node, own),
         revision: endpoint.revision,
       }
     }

@@ -8,10 +8,10 @@ import type { Cluster } from '../model/cluster.ts'
 import { identity, mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
-import { accepting, chains, ingress } from './chains.ts'
-import type { Host } from './host.ts'
-import { bridge, gatewayLink, gatewayNs, gatewayPort, portChain, switchNs, table, vtep } from './names.ts'
-import { localMacs, macOfZone, published, returning, tracked, zoneOf } from './sets.ts'
+import { accepting, chains, ingress } from '../plan/chains.ts'
+import type { Host } from '../plan/host.ts'
+import { bridge, gatewayLink, gatewayNs, gatewayPort, portChain, switchNs, table, vtep } from '../plan/names.ts'
+import { localMacs, macOfZone, published, returning, tracked, zoneOf } from '../plan/sets.ts'
 
 export const nodeMac = (node: Node): string => macOf('02:7e', node.number)
 export const switchMac = (node: Node): string => macOf('02:7f', node.number)

@@ -10,11 +10,19 @@ import type { Converger } from '../control/converger.ts'
 import type { Kernel, KernelEvent, Operation } from '../kernel/kernel.ts'
 import { format, type KernelObject, keyOf, type Ns, nsOf, type ObjectKey, sameObject } from '../kernel/objects.ts'
 import type { NetworkId } from '../model/ids.ts'
-import type { Host } from '../overlay/host.ts'
-import { plan } from '../overlay/plan.ts'
-import { allUnits, type Unit, type UnitKey, unitKey, unitsOfChange, unitsOfNetwork } from '../overlay/unit.ts'
+import type { Host } from '../plan/host.ts'
+import {
+  allUnits,
+  type Unit,
+  type UnitKey,
+  unitKey,
+  unitsOfChange,
+  unitsOfEndpoint,
+  unitsOfNetwork,
+} from '../plan/unit.ts'
 import type { ChangedKey, Mirror } from '../store/mirror.ts'
 import { inOrder } from './order.ts'
+import { plan } from './plan.ts'
 import type { ReconcilerStatus } from './status.ts'
 import { wantedObjects } from './wanted.ts'
 
@@ -33,6 +41,8 @@ export interface Reconciler extends Converger, Closeable {
   status(): ReconcilerStatus
   /** The kernel has the wanted object of this key. */
   has(key: ObjectKey): boolean
+  /** Facts of this host that a unit is planned from have changed. */
+  touch(unit: Unit): void
   /** Full pass from a new observation, as in the background audit. */
   audit(): Promise<void>
   close(): Promise<void>
@@ -294,7 +304,9 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     const key = unitKey(unit)
     dirtyUnits.set(key, unit)
     schedule()
-    const check = (): boolean => !dirtyUnits.has(key) && planned.has(key) && missing(key).length === 0
+    // a port may lead nowhere from here: another service has it
+    const check = (): boolean =>
+      !dirtyUnits.has(key) && (planned.has(key) || unit.kind === 'port') && missing(key).length === 0
     return new Promise((resolve, reject) => {
       const waiter = {
         check,
@@ -358,10 +370,17 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
         }
       await until(unit, signal, `endpoint ${endpoint.slice(0, 12)}`)
     },
-    endpointReached: (network, endpoint, signal) =>
-      until({ kind: 'endpoint', network, endpoint }, signal, `endpoint ${endpoint.slice(0, 12)}`),
+    async endpointReached(network, endpoint, signal) {
+      const [own, ...ports] = unitsOfEndpoint(network, endpoint, mirror.snapshot)
+      await until(own, signal, `endpoint ${endpoint.slice(0, 12)}`)
+      for (const unit of ports) await until(unit, signal, unitKey(unit))
+    },
     networkReached: (network, signal) => until({ kind: 'network', network }, signal, `network ${network}`),
     has: key => wanted.get(key) !== undefined && observed.has(key),
+    touch(unit) {
+      dirty([unit])
+      schedule()
+    },
     hostChanged() {
       dirtyAll()
       schedule()

@@ -3,7 +3,7 @@
 // is gone: the higher rank wins, then the newer record.
 import type { KernelObject, ObjectKey } from '../kernel/objects.ts'
 import { keyOf } from '../kernel/objects.ts'
-import type { Planned, UnitKey } from '../overlay/unit.ts'
+import type { Planned, UnitKey } from '../plan/unit.ts'
 
 interface Claim {
   readonly unit: UnitKey

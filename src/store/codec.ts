@@ -4,9 +4,10 @@
 import { z } from 'zod'
 import { WeftError } from '../base/errors.ts'
 import type { Cluster } from '../model/cluster.ts'
-import type { AddressClaim, Endpoint, MacClaim, NodeNumberClaim, PortClaim } from '../model/endpoint.ts'
+import type { AddressClaim, Endpoint, MacClaim, NodeNumberClaim } from '../model/endpoint.ts'
 import type { NameClaim, Network, PoolClaim, VniClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
+import type { PortClaim } from '../model/port.ts'
 
 /** Optional fields are absent, never undefined (exactOptionalPropertyTypes). */
 type Exact<T> = z.ZodType<T, unknown>
@@ -36,6 +37,7 @@ const portMapping = z.object({
   port: z.number().int(),
   hostPort: z.number().int(),
   hostIp: z.string().exactOptional(),
+  local: z.literal(true).exactOptional(),
 })
 
 export const schemas = {
@@ -103,6 +105,7 @@ export const schemas = {
     gateway: z.boolean(),
     workload: workload.exactOptional(),
     identity: z.number().int().min(0).max(65535),
+    service: z.string().exactOptional(),
   }) satisfies Exact<Endpoint>,
   addressClaim: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('spare'), node: z.string(), boot: z.string(), since: z.number() }),
@@ -115,7 +118,12 @@ export const schemas = {
     resting,
   ]) satisfies Exact<MacClaim>,
   nodeNumber: z.object({ node: z.string(), instance: z.string() }) satisfies Exact<NodeNumberClaim>,
-  portClaim: z.object({ network: z.string(), holders: z.array(z.string()) }) satisfies Exact<PortClaim>,
+  portClaim: z.object({
+    cluster: z
+      .object({ network: z.string(), service: z.string().exactOptional(), holders: z.array(z.string()) })
+      .exactOptional(),
+    local: z.array(z.object({ node: z.string(), network: z.string(), endpoint: z.string() })),
+  }) satisfies Exact<PortClaim>,
 } as const
 
 export type RecordKind = keyof typeof schemas

@@ -18,8 +18,7 @@ export const keys = {
   pool: (prefix: string) => `pools/${cidr(prefix)}`,
   address: (network: NetworkId, address: string) => `addresses/${part(network)}/${part(address)}`,
   mac: (network: NetworkId, mac: string) => `macs/${part(network)}/${part(mac)}`,
-  port: (proto: string, port: number, node?: NodeName) =>
-    `ports/${proto}/${port}${node === undefined ? '' : `@${part(node)}`}`,
+  port: (proto: string, port: number) => `ports/${proto}/${port}`,
   endpoint: (network: NetworkId, endpoint: EndpointId) => `endpoints/${part(network)}/${part(endpoint)}`,
 } as const
 

@@ -9,6 +9,7 @@ import type { Cluster } from '../model/cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim } from '../model/endpoint.ts'
 import type { NameClaim, Network, PoolClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
+import type { PortClaim } from '../model/port.ts'
 import type { Snapshot, Versioned } from '../model/snapshot.ts'
 import { decode, recordKinds } from './codec.ts'
 import { poolOfKey, splitKey } from './keys.ts'
@@ -40,7 +41,7 @@ export interface Mirror extends Closeable {
 
 type Table<T> = Map<string, Versioned<T>>
 /** Tables that are only asked for one by one. */
-const unread = new Set(['node-numbers', 'vnis', 'ports'])
+const unread = new Set(['node-numbers', 'vnis'])
 
 class Tables implements Snapshot {
   revision = 0n
@@ -50,6 +51,7 @@ class Tables implements Snapshot {
   readonly networks: Table<Network> = new Map()
   readonly names: Table<NameClaim> = new Map()
   readonly pools: Table<PoolClaim> = new Map()
+  readonly ports: Table<PortClaim> = new Map()
   readonly #endpoints = new Map<string, Table<Endpoint>>()
   readonly #addresses = new Map<string, Table<AddressClaim>>()
   readonly #macs = new Map<string, Table<MacClaim>>()
@@ -73,6 +75,8 @@ class Tables implements Snapshot {
         return at(this.names, a)
       case 'pools':
         return at(this.pools, poolOfKey(a))
+      case 'ports':
+        return at(this.ports, `${a}/${b}`)
       case 'endpoints':
         return at(owned(this.#endpoints, a), b)
       case 'addresses':

@@ -34,7 +34,10 @@ const held = (node: string, i: number): Write[] => [
     encode('addressClaim', { kind: 'bound', node, boot: 'b', endpoint: `${node}${i}` }),
   ),
   put(keys.mac('n', `02:00:00:00:0${node}:${i}`), encode('macClaim', { kind: 'bound', node, endpoint: `${node}${i}` })),
-  put(keys.port('tcp', 8000 + i, node), encode('portClaim', { network: 'n', holders: [`${node}${i}`] })),
+  put(
+    keys.port('tcp', (node === 'a' ? 7000 : 8000) + i),
+    encode('portClaim', { local: [{ node, network: 'n', endpoint: `${node}${i}` }] }),
+  ),
 ]
 
 /** Two nodes with containers; b is dead. `before` may refuse a commit, or do something first. */
@@ -61,7 +64,7 @@ const open = async (t: Test, containers = 3) => {
     const { entries } = await inner.list('')
     return entries.map(({ key }) => key).filter(key => /^(endpoints|addresses|macs|ports)/.test(key))
   }
-  const ofA = ['addresses/n/10.0.1.1', 'endpoints/n/a1', 'macs/n/02%3A00%3A00%3A00%3A0a%3A1', 'ports/tcp/8001@a']
+  const ofA = ['addresses/n/10.0.1.1', 'endpoints/n/a1', 'macs/n/02%3A00%3A00%3A00%3A0a%3A1', 'ports/tcp/7001']
   const beforeCommit = (run: typeof before): void => {
     before = run
   }

@@ -90,7 +90,7 @@ t.test('containers reach the outside, masqueraded as their host; the outside rea
   )
   await lab.exec('router', 'ip', 'route', 'del', '10.80.0.0/24')
   const taken = await lab.tryDocker('h2', 'run', '--rm', '--network', 'app', '-p', '8080:80', 'busybox', 'true')
-  t.match(taken.err, /host port 8080\/tcp is not free: container two has it on this host/)
+  t.match(taken.err, /host port 8080\/tcp is not free: container two on host h2 has it/)
 })
 
 t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports go on', async t => {

@@ -4,14 +4,18 @@ import type { Cluster } from '../../src/model/cluster.ts'
 import type { Endpoint } from '../../src/model/endpoint.ts'
 import type { Network } from '../../src/model/network.ts'
 import type { Node } from '../../src/model/node.ts'
+import type { PortClaim } from '../../src/model/port.ts'
 import type { Snapshot, Versioned } from '../../src/model/snapshot.ts'
-import type { Host } from '../../src/overlay/host.ts'
+import type { Host } from '../../src/plan/host.ts'
 
 export interface TestCluster extends Snapshot {
   revision: bigint
   putNode(node: Partial<Node> & { name: string }): void
   putNetwork(network: Partial<Network> & { id: string }): void
   putEndpoint(endpoint: Partial<Endpoint> & { id: string; network: string; node: string }): void
+  /** 'tcp/8080' */
+  putPort(key: string, claim: PortClaim): void
+  dropPort(key: string): void
   dropNode(name: string): void
   dropNetwork(id: string): void
   dropEndpoint(network: string, id: string): void
@@ -29,6 +33,7 @@ export const testCluster = (): TestCluster => {
   const nodes = new Map<string, Versioned<Node>>()
   const networks = new Map<string, Versioned<Network>>()
   const endpoints = new Map<string, Map<string, Versioned<Endpoint>>>()
+  const ports = new Map<string, Versioned<PortClaim>>()
   const self: TestCluster = {
     revision: 1n,
     cluster: { record: cluster, revision: 1n },
@@ -37,6 +42,7 @@ export const testCluster = (): TestCluster => {
     networks,
     names: new Map(),
     pools: new Map(),
+    ports,
     endpoints: network => endpoints.get(network) ?? new Map(),
     addresses: () => new Map(),
     macs: () => new Map(),
@@ -92,6 +98,8 @@ export const testCluster = (): TestCluster => {
       }
       table.set(endpoint.id, { record, revision: ++self.revision })
     },
+    putPort: (key, record) => void ports.set(key, { record, revision: ++self.revision }),
+    dropPort: key => void ports.delete(key),
     dropNode: name => void nodes.delete(name),
     dropNetwork: id => void networks.delete(id),
     dropEndpoint: (network, id) => void endpoints.get(network)?.delete(id),
@@ -104,6 +112,7 @@ export const testHost = (bound: ReadonlyMap<string, { slot: number }>, more: Par
   underlay: { dev: 'eth0', mtu: 1500 },
   bound,
   departed: () => false,
+  holds: () => true,
   closed4: true,
   closed6: true,
   acceptsRa: false,

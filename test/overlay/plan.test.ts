@@ -2,8 +2,9 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { format, type KernelObject, keyOf } from '../../src/kernel/objects.ts'
-import { plan } from '../../src/overlay/plan.ts'
-import { allUnits, type Unit, unitKey, unitsOfChange, unitsOfNetwork } from '../../src/overlay/unit.ts'
+import { settled } from '../../src/model/port.ts'
+import { allUnits, type Unit, unitKey, unitsOfChange, unitsOfNetwork } from '../../src/plan/unit.ts'
+import { plan } from '../../src/reconcile/plan.ts'
 import { wantedObjects } from '../../src/reconcile/wanted.ts'
 import { type TestCluster, testCluster, testHost } from './cluster.ts'
 
@@ -39,15 +40,18 @@ t.test('a remote endpoint is two FDB rows and its neighbours, in the words of br
   ])
 })
 
-t.test('a local endpoint publishes only when it is the gateway of its container', async t => {
+t.test('the port of a container is put in on its node, when it is the gateway of its container', async t => {
   const { snapshot, bound } = small()
   const ports = [{ proto: 'tcp' as const, port: 80, hostPort: 8080 }]
   const unit: Unit = { kind: 'endpoint', network: 'n1', endpoint: 'e1' }
   snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'a', ports, gateway: false })
-  t.notOk(objectsOf(unit, snapshot, bound).some(object => format(object).includes('ports4')))
+  t.notOk(objectsOf(unit, snapshot, bound).some(object => format(object).includes('published')))
   snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'a', ports, gateway: true })
   const lines = objectsOf(unit, snapshot, bound).map(format)
-  t.ok(lines.includes('H: table inet weft element ports4 { tcp . 8080 : 169.254.1.2 }'))
+  t.ok(
+    lines.some(line => line.includes('element published { 02:77:0a:50:00:03 . tcp . 8080 : 80 }')),
+    lines.join('\n'),
+  )
   t.ok(lines.includes('weft-n1048576: sysctl net/bridge/bridge-nf-call-iptables=1'))
 })
 
@@ -82,7 +86,7 @@ t.test('names of interfaces fit the kernel', async t => {
 type Step =
   | { kind: 'node'; name: string; vtep: number; fenced: boolean }
   | { kind: 'network'; id: string; internal: boolean }
-  | { kind: 'endpoint'; network: string; id: string; node: string; gateway: boolean }
+  | { kind: 'endpoint'; network: string; id: string; node: string; gateway: boolean; service: string }
   | { kind: 'drop endpoint'; network: string; id: string }
   | { kind: 'drop network'; id: string }
   | { kind: 'bind'; id: string; on: boolean }
@@ -104,6 +108,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     id: ids,
     node: nodes,
     gateway: fc.boolean(),
+    service: fc.constantFrom('x', 'y'),
   }),
   fc.record({ kind: fc.constant('drop endpoint' as const), network: networkIds, id: ids }),
   fc.record({ kind: fc.constant('drop network' as const), id: networkIds }),
@@ -134,6 +139,23 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
         if (units === 'all') touchAll()
         else touch(units)
       }
+      /** The claim changes with its endpoint, as in the transactions of control/ports. */
+      const claim = (network: string, id: string, there: boolean): void => {
+        const before = snapshot.ports.get('tcp/8080')?.record.cluster
+        const others = before?.holders.filter(holder => before.network !== network || holder !== id) ?? []
+        const joins = there && (before === undefined || before.network === network || others.length === 0)
+        const holders = joins ? [...others, id] : others
+        const of = joins ? network : before?.network
+        const serviceOf = (holder: string) => snapshot.endpoints(of!).get(holder)?.record.service
+        const service = before?.service === undefined ? {} : { service: before.service }
+        if (holders.length === 0) snapshot.dropPort('tcp/8080')
+        else
+          snapshot.putPort('tcp/8080', {
+            cluster: settled({ network: of!, holders, ...service }, serviceOf),
+            local: [],
+          })
+        change(['ports', 'tcp', '8080'])
+      }
       for (const one of steps) {
         switch (one.kind) {
           case 'node':
@@ -150,10 +172,12 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
               addresses: [`10.0.0.${one.id.slice(1)}`],
               ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
             })
+            claim(one.network, one.id, true)
             change(['endpoints', one.network, one.id])
             break
           case 'drop endpoint':
             snapshot.dropEndpoint(one.network, one.id)
+            claim(one.network, one.id, false)
             change(['endpoints', one.network, one.id])
             break
           case 'drop network':

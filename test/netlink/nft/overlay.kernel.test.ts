@@ -10,9 +10,9 @@ import type { Node } from '../../../src/model/node.ts'
 import type { SetDeclaration } from '../../../src/netlink/nft/set.ts'
 import { planEndpoint } from '../../../src/overlay/endpoint-plan.ts'
 import { planGateway } from '../../../src/overlay/gateway-plan.ts'
-import type { Host } from '../../../src/overlay/host.ts'
 import { planHost } from '../../../src/overlay/host-plan.ts'
 import { planSwitch } from '../../../src/overlay/switch-plan.ts'
+import type { Host } from '../../../src/plan/host.ts'
 import { compare } from './compare.ts'
 import type { TableText } from './rules.ts'
 
@@ -66,6 +66,7 @@ const host: Host = {
   underlay: { dev: 'eth0', mtu: 1500 },
   bound: new Map([[network.id, { slot: 3 }]]),
   departed: () => false,
+  holds: () => true,
   closed4: true,
   closed6: true,
   acceptsRa: false,
@@ -92,7 +93,7 @@ const tablesOf = (objects: readonly KernelObject[]): TableText[] =>
     })
 
 const ports = ['vx0', 'gw', 'c0123456789ab']
-const endpointObjects = planEndpoint(endpoint, network, node, node, 3).map(({ object }) => object)
+const endpointObjects = planEndpoint(endpoint, network, node, node).map(({ object }) => object)
 
 t.test('N: switch and endpoint', async t => {
   const tables = tablesOf([

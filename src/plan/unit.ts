@@ -4,6 +4,7 @@
 
 import type { KernelObject } from '../kernel/objects.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
+import type { PortKey, Proto } from '../model/port.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from './host.ts'
 
@@ -18,6 +19,10 @@ export type Unit =
   | { readonly kind: 'peer'; readonly network: NetworkId; readonly node: NodeName }
   /** Inputs: network, endpoint, its node. */
   | { readonly kind: 'endpoint'; readonly network: NetworkId; readonly endpoint: EndpointId }
+  /** A published port on this host. Inputs: its claim, the network, the endpoints that hold it and their nodes, Host. */
+  | { readonly kind: 'port'; readonly proto: Proto; readonly port: number }
+
+export type OverlayUnit = Exclude<Unit, { kind: 'port' }>
 
 export type UnitKey = string
 
@@ -33,6 +38,8 @@ export const unitKey = (unit: Unit): UnitKey => {
       return `peer ${unit.network} ${unit.node}`
     case 'endpoint':
       return `endpoint ${unit.network} ${unit.endpoint}`
+    case 'port':
+      return `port ${unit.proto} ${unit.port}`
   }
 }
 
@@ -50,17 +57,32 @@ export interface Planned {
 
 export const nothing: Planned = { wanted: [], revision: 0n }
 
+const portUnit = (key: PortKey): Unit => {
+  const [proto, port] = key.split('/') as [Proto, string]
+  return { kind: 'port', proto, port: Number(port) }
+}
+
 /** Every unit that a network's record, binding or removal touches. */
 export const unitsOfNetwork = function* (network: NetworkId, snapshot: Snapshot): Generator<Unit> {
   yield { kind: 'network', network }
   for (const node of snapshot.nodes.keys()) yield { kind: 'peer', network, node }
-  for (const endpoint of snapshot.endpoints(network).keys()) yield { kind: 'endpoint', network, endpoint }
+  for (const endpoint of snapshot.endpoints(network).keys()) yield* unitsOfEndpoint(network, endpoint, snapshot)
+}
+
+/** Itself, and the ports that it publishes; those that it no longer does change their claims in the same transaction. */
+export const unitsOfEndpoint = (network: NetworkId, endpoint: EndpointId, snapshot: Snapshot): [Unit, ...Unit[]] => {
+  const ports = snapshot.endpoints(network).get(endpoint)?.record.ports ?? []
+  return [
+    { kind: 'endpoint', network, endpoint },
+    ...ports.map(({ proto, hostPort }): Unit => ({ kind: 'port', proto, port: hostPort })),
+  ]
 }
 
 export const allUnits = function* (snapshot: Snapshot, host: Host): Generator<Unit> {
   yield { kind: 'host' }
   for (const node of snapshot.nodes.keys()) yield { kind: 'node', node }
   for (const network of host.bound.keys()) yield* unitsOfNetwork(network, snapshot)
+  for (const key of snapshot.ports.keys()) yield portUnit(key)
 }
 
 /** Units that a changed record touches; 'all' when it touches everything. */
@@ -74,7 +96,9 @@ export const unitsOfChange = (key: readonly string[], snapshot: Snapshot, host: 
     case 'networks':
       return host.bound.has(a) ? unitsOfNetwork(a, snapshot) : []
     case 'endpoints':
-      return host.bound.has(a) ? [{ kind: 'endpoint', network: a, endpoint: b }] : []
+      return host.bound.has(a) ? unitsOfEndpoint(a, b, snapshot) : []
+    case 'ports':
+      return [portUnit(`${a}/${b}`)]
     default:
       return []
   }
@@ -85,6 +109,6 @@ const unitsOfNode = function* (node: NodeName, snapshot: Snapshot, host: Host): 
   for (const network of host.bound.keys()) {
     yield { kind: 'peer', network, node }
     for (const [endpoint, { record }] of snapshot.endpoints(network))
-      if (record.node === node) yield { kind: 'endpoint', network, endpoint }
+      if (record.node === node) yield* unitsOfEndpoint(network, endpoint, snapshot)
   }
 }

@@ -24,11 +24,8 @@ export const macOfZone = declare('inet', 'mac_of_zone', ['ct_zone'], ['ether_add
 /** inet weft, N: backend MAC, protocol, published port → container port. */
 export const published = declare('inet', 'published', ['ether_addr', 'inet_proto', 'inet_service'], ['inet_service'])
 
-/** inet weft, M: protocol, published port → backend. */
-export const backends = {
-  4: declare('inet', 'backends4', ['inet_proto', 'inet_service'], ['ipv4_addr']),
-  6: declare('inet', 'backends6', ['inet_proto', 'inet_service'], ['ipv6_addr']),
-} as const
+/** inet weft, M: protocol, published port → chain of the balancer. */
+export const balanced = declare('inet', 'balanced', ['inet_proto', 'inet_service'], ['verdict'])
 
 /** inet weft, H: protocol, port → gateway of the network that publishes it; any address, or one of this host's. */
 export const hostPorts = {
@@ -39,6 +36,8 @@ export const hostPortsAt = {
   4: declare('inet', 'ports_at4', ['ipv4_addr', 'inet_proto', 'inet_service'], ['ipv4_addr']),
   6: declare('inet', 'ports_at6', ['ipv6_addr', 'inet_proto', 'inet_service'], ['ipv6_addr']),
 } as const
+/** inet weft, H: UDP ports that we hold; what is not led to a gateway is refused, as the kernel does for TCP. */
+export const heldUdp = declare('inet', 'held_udp', ['inet_service'])
 /** inet weft, H: VXLAN addresses of all nodes. */
 export const vteps = {
   4: declare('inet', 'vteps4', ['ipv4_addr']),

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// A published port on this host: H sends it to the gateway of its network, the balancer there to one of the containers
+// that hold it, wherever they run. The container's own port is put in by N of the container's node (overlay).
+import type { KernelObject } from '../kernel/objects.ts'
+import { type Family, familyOf } from '../model/address.ts'
+import type { Endpoint } from '../model/endpoint.ts'
+import type { Network } from '../model/network.ts'
+import { holding, type PortClaim, type PortMapping, type Proto, portKey } from '../model/port.ts'
+import { endpointService } from '../model/service.ts'
+import type { Snapshot } from '../model/snapshot.ts'
+import type { Host } from '../plan/host.ts'
+import { linkNetwork } from '../plan/links.ts'
+import { gatewayNs } from '../plan/names.ts'
+import { element, heldUdp, hostPorts, hostPortsAt } from '../plan/sets.ts'
+import { nothing, type Planned } from '../plan/unit.ts'
+import type { HeldPort } from './holder.ts'
+import { balance } from './nft.ts'
+
+export const planPort = (proto: Proto, port: number, snapshot: Snapshot, host: Host): Planned => {
+  const claim = snapshot.ports.get(portKey(proto, port))
+  const published = claim && publishedHere(claim.record, proto, port, snapshot, host)
+  if (!claim || !published) return nothing
+  const { network, backends, address } = published
+  const link = linkNetwork(host.bound.get(network.id)!.slot)
+  const families = ([4, 6] as const).filter(
+    family => backends.some(backend => addressOf(backend, family)) && (!address || familyOf(address) === family),
+  )
+  const objects: KernelObject[] = [
+    ...balance(
+      gatewayNs(network.vni),
+      { proto, port },
+      families.map(family => ({ family, to: backends.flatMap(backend => addressOf(backend, family) ?? []) })),
+    ),
+    ...(address === undefined && proto === 'udp' ? [element(heldUdp(''), [port])] : []),
+    ...families.map(family => {
+      const to = [family === 4 ? link.gateway4 : link.gateway6]
+      return address === undefined
+        ? element(hostPorts[family](''), [proto, port], to)
+        : element(hostPortsAt[family](''), [address, proto, port], to)
+    }),
+  ]
+  return { wanted: objects.map(object => ({ object, rank: 0 })), revision: claim.revision }
+}
+
+/** Every port that this host is to answer on. */
+export const portsHere = function* (snapshot: Snapshot, host: Pick<Host, 'node' | 'bound'>): Generator<HeldPort> {
+  for (const [key, { record }] of snapshot.ports) {
+    const [proto, port] = key.split('/') as [Proto, string]
+    const { cluster } = record
+    const own = record.local.find(one => one.node === host.node)
+    const network = snapshot.networks.get(cluster?.network ?? own?.network ?? '')?.record
+    if (!network || network.internal || !host.bound.has(network.id)) continue
+    const endpoint = own && snapshot.endpoints(network.id).get(own.endpoint)?.record
+    const address = cluster ? undefined : endpoint && mappingOf(endpoint, proto, Number(port))?.hostIp
+    yield { proto, port: Number(port), ...(address === undefined ? {} : { address }) }
+  }
+}
+
+export interface Published {
+  readonly network: Network
+  /** Of one network, on nodes that are not fenced. */
+  readonly backends: readonly Endpoint[]
+  /** -p IP:…; absent: every address. */
+  readonly address?: string
+}
+
+/** Where a port of this host leads to; undefined: nowhere from here. */
+export const publishedHere = (
+  { cluster, local }: PortClaim,
+  proto: Proto,
+  port: number,
+  snapshot: Snapshot,
+  host: Host,
+): Published | undefined => {
+  const own = local.find(one => one.node === host.node)
+  const id = cluster?.network ?? own?.network
+  const network = id === undefined ? undefined : snapshot.networks.get(id)?.record
+  if (!network || network.internal || !host.bound.has(network.id)) return undefined
+  const endpoints = snapshot.endpoints(network.id)
+  const serviceOf = (endpoint: string): string | undefined => {
+    const record = endpoints.get(endpoint)?.record
+    return record && endpointService(record)
+  }
+  const holders = cluster ? holding(cluster, serviceOf) : [own!.endpoint]
+  const backends = holders.flatMap(endpoint => {
+    const record = endpoints.get(endpoint)?.record
+    const node = record && snapshot.nodes.get(record.node)?.record
+    const lives = node && node.fenced === undefined && record.gateway && !host.departed(endpoint)
+    return lives ? [record] : []
+  })
+  const address = cluster ? undefined : backends[0] && mappingOf(backends[0], proto, port)?.hostIp
+  if (backends.length === 0 || !host.holds(proto, port, address)) return undefined
+  return { network, backends, ...(address === undefined ? {} : { address }) }
+}
+
+const mappingOf = (endpoint: Endpoint, proto: Proto, port: number): PortMapping | undefined =>
+  endpoint.ports.find(mapping => mapping.proto === proto && mapping.hostPort === port)
+
+const addressOf = (endpoint: Endpoint, family: Family): string | undefined =>
+  endpoint.addresses.find(ip => familyOf(ip) === family)
