@@ -11,8 +11,16 @@ const attributeMax = 65_535
 const typeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 const align = (length: number): number => (length + 3) & ~3
 
-const malformed = (what: string): WeftError => new WeftError('KERNEL', `decode netlink message: ${what}`)
-const invalid = (what: string): WeftError => new WeftError('INVALID', `encode netlink message: ${what}`)
+/** What the kernel would never send. */
+export const malformed = (what: string): WeftError => new WeftError('KERNEL', `decode netlink message: ${what}`)
+/** What the kernel would refuse without a word, or what would wrap around on its way into a field. */
+export const invalid = (what: string): WeftError => new WeftError('INVALID', `encode netlink message: ${what}`)
+
+/** `value`, if it is a whole number from `min` to `max`: a field would cut off what is too large. Throws INVALID. */
+export const within = (what: string, value: number, min: number, max: number): number => {
+  if (!Number.isInteger(value) || value < min || value > max) throw invalid(`${what} ${value} is not ${min} to ${max}`)
+  return value
+}
 
 /**
  * Appends messages and attributes. Fixed header fields: u8, u16, u32, ... Attributes: attrU8(type, value), ...

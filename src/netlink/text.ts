@@ -2,7 +2,7 @@
 // Addresses between text and bytes. Loops over characters instead of a library: a full table is 100,000 entries.
 // IPv6 is written as RFC 5952 wants it.
 import { WeftError } from '../base/errors.ts'
-import { AF_INET, AF_INET6 } from './uapi.ts'
+import { AF_INET, AF_INET6, IPPROTO } from './uapi.ts'
 
 export const macLength = 6
 
@@ -142,6 +142,16 @@ export const formatMac = (buffer: Uint8Array, start: number, end: number): strin
   for (let i = start; i < end; i++) text += i === start ? octets[buffer[i]!]! : `:${octets[buffer[i]!]!}`
   return text
 }
+
+/** "192.0.2.1:80", "[fd77::1]:80". */
+export const formatIpPort = (address: string, port: number): string =>
+  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
+
+/** "tcp"; "protocol 47" for what has no name here. */
+export const formatProtocol = (protocol: number): string =>
+  Object.entries(IPPROTO)
+    .find(([, number]) => number === protocol)?.[0]
+    .toLowerCase() ?? `protocol ${protocol}`
 
 export interface Prefix {
   readonly address: string

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Constants of linux/netlink.h and linux/socket.h, in the kernel's spelling. test/netlink/uapi.test.ts compares
+// Constants of linux/netlink.h, linux/socket.h and linux/in.h, in the kernel's spelling. test/netlink/uapi.test.ts compares
 // every one with the installed headers.
 
 export const NETLINK_ROUTE = 0
@@ -36,3 +36,5 @@ export const AF_UNSPEC = 0
 export const AF_INET = 2
 export const AF_BRIDGE = 7
 export const AF_INET6 = 10
+
+export const IPPROTO = { ICMP: 1, TCP: 6, UDP: 17, DCCP: 33, ICMPV6: 58, SCTP: 132, UDPLITE: 136 } as const

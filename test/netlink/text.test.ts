@@ -2,7 +2,16 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { formatIp, formatMac, ipLength, parsePrefix, writeIp, writeMac } from '../../src/netlink/text.ts'
+import {
+  formatIp,
+  formatIpPort,
+  formatMac,
+  formatProtocol,
+  ipLength,
+  parsePrefix,
+  writeIp,
+  writeMac,
+} from '../../src/netlink/text.ts'
 
 const ip = (text: string): string => {
   const out = new Uint8Array(ipLength(text))
@@ -109,4 +118,10 @@ t.test('every address survives the way through text, and we agree with Node on w
       raw => mac(formatMac(raw, 0, 6)) === formatMac(raw, 0, 6),
     ),
   )
+})
+
+t.test('an address with a port, a protocol', async t => {
+  t.equal(formatIpPort('192.0.2.1', 80), '192.0.2.1:80')
+  t.equal(formatIpPort('fd77::1', 80), '[fd77::1]:80')
+  t.strictSame([6, 17, 132, 58, 47].map(formatProtocol), ['tcp', 'udp', 'sctp', 'icmpv6', 'protocol 47'])
 })

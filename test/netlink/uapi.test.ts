@@ -10,6 +10,7 @@ import * as rtnl from '../../src/netlink/rtnl/uapi.ts'
 import * as core from '../../src/netlink/uapi.ts'
 
 const headers = [
+  'netinet/in.h',
   ...['sys/socket.h', 'linux/if.h', 'linux/netlink.h', 'linux/rtnetlink.h', 'linux/genetlink.h', 'linux/if_link.h'],
   ...[
     'linux/if_bridge.h',
