@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { genlConstants } from '../../src/netlink/genl/ctrl.ts'
+import * as ipvs from '../../src/netlink/genl/ipvs-uapi.ts'
 import * as rtnl from '../../src/netlink/rtnl/uapi.ts'
 import * as core from '../../src/netlink/uapi.ts'
 
@@ -19,6 +20,7 @@ const headers = [
     'linux/nexthop.h',
     'linux/if_addr.h',
     'linux/fib_rules.h',
+    'linux/ip_vs.h',
   ],
 ]
 
@@ -34,7 +36,7 @@ const flatten = (module: object): [string, number][] =>
   })
 
 t.test('constants are those of the kernel', async t => {
-  const ours = [...flatten(core), ...flatten(rtnl), ...Object.entries(genlConstants)]
+  const ours = [...flatten(core), ...flatten(rtnl), ...flatten(ipvs), ...Object.entries(genlConstants)]
   const dir = mkdtempSync(join(tmpdir(), 'wft-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
   const source = [
