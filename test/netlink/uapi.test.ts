@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import * as ct from '../../src/netlink/ct/uapi.ts'
 import { genlConstants } from '../../src/netlink/genl/ctrl.ts'
 import * as ipvs from '../../src/netlink/genl/ipvs-uapi.ts'
 import * as rtnl from '../../src/netlink/rtnl/uapi.ts'
@@ -21,6 +22,9 @@ const headers = [
     'linux/if_addr.h',
     'linux/fib_rules.h',
     'linux/ip_vs.h',
+    'linux/netfilter/nfnetlink_conntrack.h',
+    'linux/netfilter/nf_conntrack_common.h',
+    'linux/netfilter/nf_conntrack_tcp.h',
   ],
 ]
 
@@ -36,7 +40,7 @@ const flatten = (module: object): [string, number][] =>
   })
 
 t.test('constants are those of the kernel', async t => {
-  const ours = [...flatten(core), ...flatten(rtnl), ...flatten(ipvs), ...Object.entries(genlConstants)]
+  const ours = [...flatten(core), ...flatten(rtnl), ...flatten(ipvs), ...flatten(ct), ...Object.entries(genlConstants)]
   const dir = mkdtempSync(join(tmpdir(), 'wft-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
   const source = [
