@@ -44,6 +44,7 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     gateway: true,
     ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
   })
+  snapshot.putPort('tcp/8080', { cluster: { network: 'n1', holders: [local] }, local: [] })
   const bound = new Map([
     ['n1', { slot: 0 }],
     ['n2', { slot: 1 }],
