@@ -95,7 +95,11 @@ export const serviceMessages = (
         node: endpoint.node,
         addresses: [...endpoint.addresses],
         ports: endpoint.ports.map(portMessage),
-        state: away ? 'away' : active.has(id) ? 'active' : 'other',
+        state: away
+          ? 'away'
+          : !active.has(id)
+            ? 'other'
+            : (endpoint.withheld ?? (endpoint.drained ? 'drained' : endpoint.unready ? 'starting' : 'active')),
       })
     }
   }

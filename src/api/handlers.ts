@@ -5,7 +5,7 @@ import { WeftError } from '../base/errors.ts'
 import type { Bindings } from '../control/bindings.ts'
 import type { Networks } from '../control/networks.ts'
 import type { Nodes } from '../control/nodes.ts'
-import type { NetworkId, NodeName } from '../model/ids.ts'
+import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
@@ -41,6 +41,7 @@ export interface ApiParts {
   readonly lastErrors: () => readonly { at: string; method: string; code: string; error: string }[]
   readonly dnsListening: () => number
   readonly dnsProblems: () => ReadonlyMap<NetworkId, string>
+  readonly drain: (network: NetworkId, endpoint: EndpointId, drained: boolean, signal: AbortSignal) => Promise<void>
   /** 'tcp/8080' → why this host does not answer on it. */
   readonly portProblems: () => ReadonlyMap<string, string>
   readonly departures: () => number
@@ -58,6 +59,22 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
     const node = snapshot.nodes.get(name)
     if (!node) throw new WeftError('NOT_FOUND', `there is no node ${JSON.stringify(name)}: see weft node ls`)
     return node.record
+  }
+
+  const services = (): readonly wire.Service[] => serviceMessages(snapshot, key => parts.portProblems().get(key))
+  const serviceNamed = (name: string, network: string): wire.Service => {
+    const found = services().filter(
+      service =>
+        (titleOf(service) === name || service.name === name) && (network === '' || service.network === network),
+    )
+    if (found.length > 1)
+      throw new WeftError(
+        'INVALID',
+        `there are several: ${found.map(service => `${titleOf(service)} in ${service.network}`).join(', ')}: give --network, or PROJECT/NAME`,
+      )
+    if (!found[0])
+      throw new WeftError('NOT_FOUND', `no service ${JSON.stringify(name)} publishes a port: see weft service ls`)
+    return found[0]
   }
 
   return {
@@ -122,23 +139,26 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
     },
     async listServices({ network }) {
       const name = network === '' ? '' : (networks.find(network).record.name ?? network)
-      const all = serviceMessages(snapshot, key => parts.portProblems().get(key))
-      return { services: all.filter(service => name === '' || service.network === name) }
+      return { services: services().filter(service => name === '' || service.network === name) }
     },
     async getService({ name, network }) {
-      const all = serviceMessages(snapshot, key => parts.portProblems().get(key))
-      const found = all.filter(
-        service =>
-          (titleOf(service) === name || service.name === name) && (network === '' || service.network === network),
+      return serviceNamed(name, network)
+    },
+    async drainBackend({ service: name, network, container, undo }, signal) {
+      const service = serviceNamed(name, network)
+      const { record } = networks.find(service.network)
+      const meant = [...snapshot.endpoints(record.id).values()].filter(
+        endpoint =>
+          endpoint.record.workload?.name === container &&
+          service.backends.some(backend => backend.container === container && backend.node === endpoint.record.node),
       )
-      if (found.length > 1)
+      if (meant.length === 0)
         throw new WeftError(
-          'INVALID',
-          `there are several: ${found.map(service => `${titleOf(service)} in ${service.network}`).join(', ')}: give --network, or PROJECT/NAME`,
+          'NOT_FOUND',
+          `service ${titleOf(service)} has no container ${JSON.stringify(container)}: see weft service show ${titleOf(service)}`,
         )
-      if (!found[0])
-        throw new WeftError('NOT_FOUND', `no service ${JSON.stringify(name)} publishes a port: see weft service ls`)
-      return found[0]
+      for (const endpoint of meant) await parts.drain(record.id, endpoint.record.id, !undo, signal)
+      return serviceNamed(name, network)
     },
     async listNodes() {
       return { nodes: [...snapshot.nodes.values()].map(({ record }) => nodeMessage(record, snapshot)) }

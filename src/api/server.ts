@@ -28,6 +28,7 @@ export interface Handlers {
   listEndpoints(request: wire.ListEndpointsRequest, signal: AbortSignal): Promise<wire.ListEndpointsResponse>
   listServices(request: wire.ListServicesRequest, signal: AbortSignal): Promise<wire.ListServicesResponse>
   getService(request: wire.GetServiceRequest, signal: AbortSignal): Promise<wire.Service>
+  drainBackend(request: wire.DrainBackendRequest, signal: AbortSignal): Promise<wire.Service>
   listNodes(request: wire.ListNodesRequest, signal: AbortSignal): Promise<wire.ListNodesResponse>
   getNode(request: wire.GetNodeRequest, signal: AbortSignal): Promise<wire.Node>
   drainNode(request: wire.DrainNodeRequest, signal: AbortSignal): Promise<wire.Node>
@@ -67,6 +68,7 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
     listEndpoints: unary(handlers.listEndpoints),
     listServices: unary(handlers.listServices),
     getService: unary(handlers.getService),
+    drainBackend: unary(handlers.drainBackend),
     listNodes: unary(handlers.listNodes),
     getNode: unary(handlers.getNode),
     drainNode: unary(handlers.drainNode),

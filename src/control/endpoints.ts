@@ -7,7 +7,7 @@ import { sleep } from '../base/clock.ts'
 import { WeftError } from '../base/errors.ts'
 import { refusal } from '../ipam/allocate.ts'
 import { contains, familyOf, macOf, parseAddress, parseMac, parsePrefix } from '../model/address.ts'
-import type { Endpoint, Workload } from '../model/endpoint.ts'
+import type { Endpoint, Withheld, Workload } from '../model/endpoint.ts'
 import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import { decode, encode } from '../store/codec.ts'
@@ -46,7 +46,19 @@ export interface Endpoints {
   ): Promise<void>
   /** It is that no longer. Unknown ones: nothing happens. */
   unpublish(docker: string, endpoint: EndpointId, signal: AbortSignal): Promise<void>
-  setWorkload(network: NetworkId, endpoint: EndpointId, workload: Workload, signal: AbortSignal): Promise<void>
+  /** Who it is, and whether it gets connections. */
+  identify(
+    network: NetworkId,
+    endpoint: EndpointId,
+    workload: Workload,
+    withheld: Withheld | undefined,
+    signal: AbortSignal,
+  ): Promise<void>
+  withhold(network: NetworkId, endpoint: EndpointId, why: Withheld, signal: AbortSignal): Promise<void>
+  /** It accepts connections. */
+  ready(network: NetworkId, endpoint: EndpointId, signal: AbortSignal): Promise<void>
+  /** By an operator's word, and back. */
+  drain(network: NetworkId, endpoint: EndpointId, drained: boolean, signal: AbortSignal): Promise<void>
   /** Journalled; done when the store is there. Unknown ones: nothing happens. */
   delete(docker: string, endpoint: EndpointId): Promise<void>
   /** Removes record and claims; for the journal and for the sweeper of dead endpoints. */
@@ -155,17 +167,17 @@ export const openEndpoints = (
     }
   }
 
-  const setWorkload = (
+  const change = (
     network: NetworkId,
     endpoint: EndpointId,
-    workload: Workload,
     signal: AbortSignal,
+    next: (now: Endpoint) => Endpoint,
   ): Promise<void> =>
     attempt(context, signal, async () => {
       const key = keys.endpoint(network, endpoint)
       const entry = await store.get(key, { signal })
       if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
-      const record: Endpoint = { ...decode('endpoint', key, entry.value), workload }
+      const record = next(decode('endpoint', key, entry.value))
       const value = encode('endpoint', record)
       const ports = await settlePorts(context, record, signal)
       if (value === entry.value && ports.writes.length === 0) return
@@ -241,8 +253,13 @@ export const openEndpoints = (
         const record = decode('endpoint', key, entry.value)
         if (record.gateway) return // Docker repeats its calls
         const choice = await choosePorts(context, network, endpoint, service, requests, hold, signal)
-        const known = service === undefined ? {} : { service }
-        const value = encode('endpoint', { ...record, ...known, gateway: true, ports: choice.ports })
+        const value = encode('endpoint', {
+          ...record,
+          ...(service === undefined ? {} : { service }),
+          ...(choice.ports.some(({ proto }) => proto === 'tcp') ? { unready: true } : {}),
+          gateway: true,
+          ports: choice.ports,
+        })
         const revision = await store.commit(
           [{ key, is: 'at', revision: entry.revision }, ...choice.compares],
           [{ kind: 'put', key, value }, ...choice.writes],
@@ -258,7 +275,8 @@ export const openEndpoints = (
         if (!entry) return
         const record = decode('endpoint', entry.key, entry.value)
         if (!record.gateway) return
-        const value = encode('endpoint', { ...record, gateway: false, ports: [] })
+        const { unready: _, ...rest } = record
+        const value = encode('endpoint', { ...rest, gateway: false, ports: [] })
         const released = await releasePorts(context, record, signal)
         await store.commit(
           [{ key: entry.key, is: 'at', revision: entry.revision }, ...released.compares],
@@ -266,7 +284,16 @@ export const openEndpoints = (
           { signal },
         )
       }),
-    setWorkload,
+    identify: (network, endpoint, workload, withheld, signal) =>
+      change(network, endpoint, signal, ({ withheld: _, ...now }) => ({
+        ...now,
+        workload,
+        ...(withheld === undefined ? {} : { withheld }),
+      })),
+    withhold: (network, endpoint, withheld, signal) => change(network, endpoint, signal, now => ({ ...now, withheld })),
+    ready: (network, endpoint, signal) => change(network, endpoint, signal, ({ unready: _, ...now }) => now),
+    drain: (network, endpoint, drained, signal) =>
+      change(network, endpoint, signal, ({ drained: _, ...now }) => (drained ? { ...now, drained } : now)),
     async delete(docker, endpoint) {
       const network = bindings.byDocker(docker)?.network
       if (network !== undefined) await departures.add(network, endpoint)

@@ -34,9 +34,12 @@ import { openSandboxes } from '../docker/sandboxes.ts'
 import { openPluginServer } from '../docker/server.ts'
 import { openStarts } from '../docker/starts.ts'
 import { openWorkloads, type Workloads } from '../docker/workloads.ts'
+import { acceptsConnection } from '../health/accepts.ts'
+import { openReadiness } from '../health/readiness.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { pathOf } from '../kernel/namespaces.ts'
+import { openFlows } from '../mesh/flows.ts'
 import { type HeldPort, openPortHolder } from '../mesh/holder.ts'
 import { portsHere } from '../mesh/plan.ts'
 import { familyOf } from '../model/address.ts'
@@ -122,7 +125,16 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     resolver: config.resolver,
     dockerUser: facts.dockerUser,
   })
-  const reconciler = parts.add('reconciler', openReconciler({ mirror, kernel, host, clock, log }))
+  const reconciler = parts.add(
+    'reconciler',
+    openReconciler({ mirror, kernel, host, clock, log, reached: () => flows.look() }),
+  )
+  const flows = openFlows({
+    snapshot: mirror.snapshot,
+    host,
+    forget: (ns, address) => kernel.forgetFlows(ns, address),
+    log,
+  })
   const pools = openPools(context)
   const addresses = openAddresses(context, bindings, pools)
   const networks = openNetworks(context, bindings, pools)
@@ -223,6 +235,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         lastErrors: () => plugin.lastErrors,
         dnsListening: () => dns?.listening ?? 0,
         dnsProblems: () => dns?.problems ?? new Map(),
+        drain: endpoints.drain,
         portProblems: () => holder.refused,
         departures: () => departures.size,
       }),
@@ -276,6 +289,22 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         },
       }),
     )
+    const readiness = parts.add(
+      'readiness',
+      openReadiness({
+        snapshot: mirror.snapshot,
+        node: config.node,
+        clock,
+        log,
+        ready: endpoints.ready,
+        accepts: (ns, address, port, signal) => acceptsConnection(() => dialSocket(ns, address), address, port, signal),
+      }),
+    )
+    const allEndpoints = function* (): Generator<readonly [NetworkId, string]> {
+      for (const network of mirror.snapshot.networks.keys())
+        for (const endpoint of mirror.snapshot.endpoints(network).keys()) yield [network, endpoint]
+    }
+    readiness.look(allEndpoints())
     replicas.poke()
     dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, address: config.resolver, clock, log }))
     const serve = (): void => dns?.serve(gatewaysHere(bindings, mirror.snapshot))
@@ -284,6 +313,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       void holdPorts()
     }
     mirror.subscribe(keys => {
+      readiness.look(
+        keys === 'all'
+          ? allEndpoints()
+          : keys.filter(key => key[0] === 'endpoints').map(key => [key[1]!, key[2]!] as const),
+      )
       if (keys === 'all' || keys.some(key => key[0] === 'networks')) serve()
       if (keys === 'all' || keys.some(key => key[0] === 'nodes')) rejoin()
       if (keys === 'all' || keys.some(key => key[0] === 'ports' || key[0] === 'networks')) void holdPorts()
@@ -316,6 +350,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const starting = startAll().catch(fail)
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
 }
+
+/** Bound to nothing yet: to connect from. */
+const dialSocket = (ns: string, to: string): Promise<number> =>
+  netnsSocket(pathOf(ns), { type: 'tcp', address: familyOf(to) === 4 ? '0.0.0.0' : '::', port: 0, held: true })
 
 /** Connections of a process that is gone (TIME_WAIT) do not stand in the way. */
 const holdSocket = async ({ proto, port, address }: HeldPort & { address: string }): Promise<() => void> => {

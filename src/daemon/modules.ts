@@ -18,6 +18,9 @@ const wanted = [
   'nft_nat',
   'nft_masq',
   'nft_fib_inet',
+  'nft_numgen',
+  'nft_reject_inet',
+  'nf_conntrack_netlink',
 ]
 
 export const loadModules = async (log: Log): Promise<void> => {

@@ -27,7 +27,12 @@ export interface EngineContainer {
   readonly Name: string
   readonly Image: string
   readonly Config: { readonly Hostname: string; readonly Labels: Readonly<Record<string, string>> | null }
-  readonly State: { readonly Running: boolean }
+  readonly State: {
+    readonly Running: boolean
+    readonly Paused?: boolean
+    /** Of a HEALTHCHECK: starting, healthy, unhealthy, none. */
+    readonly Health?: { readonly Status: string } | null
+  }
   readonly HostConfig: {
     /** '80/tcp' → where. */
     readonly PortBindings: Readonly<Record<string, readonly { HostIp: string; HostPort: string }[] | null>> | null
@@ -42,6 +47,8 @@ export interface ListedContainer {
   readonly ImageID: string
   readonly Labels: Readonly<Record<string, string>> | null
   readonly State: string
+  /** For people: 'Up 2 minutes (healthy)'. */
+  readonly Status: string
   readonly NetworkSettings?: { readonly Networks?: Readonly<Record<string, EngineEndpoint>> | null }
 }
 

@@ -6,11 +6,13 @@ import { sleep } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
 import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
+import { keyedQueue } from '../base/queue.ts'
 import type { Context } from '../control/context.ts'
 import type { Departures } from '../control/departures.ts'
 import type { Endpoints } from '../control/endpoints.ts'
+import type { Withheld } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
-import type { Engine, EngineEvent } from './engine.ts'
+import type { Engine, EngineContainer, EngineEvent, ListedContainer } from './engine.ts'
 import type { Identity } from './identity.ts'
 import type { Starts } from './starts.ts'
 
@@ -23,6 +25,8 @@ export interface Workloads extends Closeable {
 /** An endpoint that the engine does not list is erased after this, ms. */
 const graceMs = 30_000
 const auditEveryMs = 60_000
+/** Who was told to stop and runs after this, ms, has not taken it so. */
+const stillRunsMs = 60_000
 
 export interface WorkloadsParts {
   readonly context: Context
@@ -64,23 +68,44 @@ export const openWorkloads = ({
       const network = ours.get(attached.EndpointID)
       if (network === undefined) continue
       const workload = await identity(container, attached.Aliases ?? [])
-      await endpoints.setWorkload(network, attached.EndpointID, workload, limit())
+      await endpoints.identify(network, attached.EndpointID, workload, withheldOf(container), limit())
     }
   }
 
+  const queue = keyedQueue() // events of a container in their order, containers beside each other
+  const told = new Set<string>() // to stop, a moment ago
+  /** Told to stop: no new connections, at once. Who goes on all the same gets them again. */
+  const stopping = async (container: string): Promise<void> => {
+    let here = false
+    for (const [endpoint, network] of own()) {
+      const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
+      if (record?.workload?.container !== container) continue
+      here = true
+      if (record.ports.length > 0) await endpoints.withhold(network, endpoint, 'stopping', limit())
+    }
+    if (!here || told.has(container)) return
+    told.add(container)
+    clock.after(stillRunsMs, () => {
+      told.delete(container)
+      void persist('stop', () => identify(container))
+    })
+  }
+
   const audit = async (): Promise<void> => {
-    const listed = new Map<EndpointId, string>()
+    const listed = new Map<EndpointId, ListedContainer>()
     const containers = await engine.containers()
     await starts.load(containers)
-    for (const { Id, NetworkSettings } of containers)
-      for (const { EndpointID } of Object.values(NetworkSettings?.Networks ?? {}))
-        if (EndpointID) listed.set(EndpointID, Id)
-    const nameless = new Set<string>()
+    for (const container of containers)
+      for (const { EndpointID } of Object.values(container.NetworkSettings?.Networks ?? {}))
+        if (EndpointID) listed.set(EndpointID, container)
+    const changed = new Set<string>() // since we looked last: events are lost while nobody listens
     for (const [endpoint, network] of own()) {
       const container = listed.get(endpoint)
       if (container !== undefined) {
         missing.clear(endpoint)
-        if (!mirror.snapshot.endpoints(network).get(endpoint)?.record.workload) nameless.add(container)
+        const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
+        const known = record?.workload && (record.withheld === listedState(container) || told.has(container.Id))
+        if (!known) changed.add(container.Id)
         continue
       }
       if (!missing.held(endpoint, graceMs)) continue
@@ -88,7 +113,7 @@ export const openWorkloads = ({
       log.warn({ endpoint: endpoint.slice(0, 12), network }, 'endpoint is unknown to the engine: released')
       await departures.add(network, endpoint)
     }
-    for (const container of nameless) await identify(container)
+    for (const container of changed) await identify(container)
   }
 
   const onEvent = async ({ Type, Action, Actor }: EngineEvent): Promise<void> => {
@@ -100,19 +125,20 @@ export const openWorkloads = ({
       if (Action === 'start') starts.running(Actor.ID)
       else if (Action === 'destroy') starts.destroyed(Actor.ID)
       else if (Action === 'create' || Action === 'die') await starts.waiting(Actor.ID)
-      else if (Action === 'rename') await identify(Actor.ID)
+      else if (Action === 'kill' && stops(Actor.Attributes['signal'])) await stopping(Actor.ID)
+      else if (/^(rename|pause|unpause|health_status)\b/.test(Action)) await identify(Actor.ID)
     }
   }
 
-  /** Events one by one; what fails is tried again a few times, then the audit catches up. */
-  const handle = async (event: EngineEvent, attempts = 5): Promise<void> => {
+  /** What fails is tried again a few times, then the audit catches up. */
+  const persist = async (action: string, work: () => Promise<void>, attempts = 5): Promise<void> => {
     try {
-      await onEvent(event)
+      await work()
     } catch (error) {
       if (stop.signal.aborted || (error instanceof WeftError && error.code === 'NOT_FOUND')) return
-      log.warn({ action: event.Action, err: describe(error) }, 'event not taken up yet')
+      log.warn({ action, err: describe(error) }, 'event not taken up yet')
       // an inspect waits for the container's lock: on a slow host longer than we do
-      if (attempts > 1) clock.after(1000, () => void handle(event, attempts - 1))
+      if (attempts > 1) clock.after(1000, () => void persist(action, work, attempts - 1))
     }
   }
 
@@ -129,10 +155,10 @@ export const openWorkloads = ({
         onNetworks()
         await audit()
         for (let event = await next; !event.done; event = await next) {
-          const done = handle(event.value)
+          const { value } = event
+          void queue.run(value.Actor.ID, () => persist(value.Action, () => onEvent(value)))
           next = stream.next()
           next.catch(() => {})
-          await done
         }
         engineError = 'the event stream ended'
       } catch (error) {
@@ -158,6 +184,24 @@ export const openWorkloads = ({
     async close() {
       stop.abort(new Error('closed'))
       await working
+      await queue.idle()
     },
   }
+}
+
+/** SIGINT, SIGQUIT, SIGKILL, SIGTERM and real-time ones (systemd's): what ends a container, not what it is asked by. */
+const stops = (signal: string | undefined): boolean => {
+  const number = Number(signal)
+  return [2, 3, 9, 15].includes(number) || number > 34
+}
+
+/** The same from the list's text: 'Up 2 minutes (healthy)', '(unhealthy)', '(health: starting)', '(Paused)'. */
+const listedState = ({ Status }: ListedContainer): Withheld | undefined => {
+  const [, word] = /\((?:health: )?(starting|unhealthy|paused)\)$/i.exec(Status) ?? []
+  return word?.toLowerCase() as Withheld | undefined
+}
+
+const withheldOf = ({ State: { Paused, Health } }: EngineContainer): Withheld | undefined => {
+  if (Paused) return 'paused'
+  return Health?.Status === 'starting' || Health?.Status === 'unhealthy' ? Health.Status : undefined
 }

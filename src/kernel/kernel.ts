@@ -40,6 +40,8 @@ export interface Kernel extends Closeable {
   observe(ns: Ns, hints?: readonly KernelObject[]): Promise<readonly KernelObject[]>
   /** Do all operations in the order given, batched; goes on after failures; one result per operation. */
   apply(operations: readonly Operation[]): Promise<readonly OperationResult[]>
+  /** Deletes the connections that a namespace tracks as translated to this address; answers how many. */
+  forgetFlows(ns: Ns, address: string): Promise<number>
   /** Follow our namespaces; those that apply creates are followed from their creation. */
   follow(listener: (event: KernelEvent) => void): void
   close(): Promise<void>

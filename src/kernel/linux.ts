@@ -9,6 +9,7 @@ import type { Monitor } from '../netlink/monitor.ts'
 import type { Link } from '../netlink/rtnl/link.ts'
 import { applyOperations } from './apply.ts'
 import type { PeerOf } from './decode.ts'
+import { forgetFlows } from './flows.ts'
 import { follow } from './follow.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
 import { listNamespaces, peersOf } from './namespaces.ts'
@@ -109,6 +110,15 @@ export const openLinuxKernel = (log: Log): Kernel => {
             if (object.kind === 'netns' && kind !== 'remove') await startFollowing(object.ns)
         }
         return results
+      } finally {
+        await sockets.close()
+      }
+    },
+    async forgetFlows(ns, address) {
+      if (!(await listNamespaces()).includes(ns)) return 0
+      const sockets = openSockets()
+      try {
+        return await forgetFlows(await sockets.netfilter(ns), address)
       } finally {
         await sockets.close()
       }

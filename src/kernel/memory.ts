@@ -94,6 +94,7 @@ export const openMemoryKernel = (): MemoryKernel => {
         }
       })
     },
+    forgetFlows: async () => 0,
     follow(listener) {
       tell = listener
     },

@@ -86,12 +86,15 @@ export const publishedHere = (
     const record = endpoints.get(endpoint)?.record
     const node = record && snapshot.nodes.get(record.node)?.record
     const lives = node && node.fenced === undefined && record.gateway && !host.departed(endpoint)
-    return lives ? [record] : []
+    return lives && getsConnections(record) ? [record] : []
   })
   const address = cluster ? undefined : backends[0] && mappingOf(backends[0], proto, port)?.hostIp
   if (backends.length === 0 || !host.holds(proto, port, address)) return undefined
   return { network, backends, ...(address === undefined ? {} : { address }) }
 }
+
+const getsConnections = ({ withheld, unready, drained }: Endpoint): boolean =>
+  withheld === undefined && !unready && !drained
 
 const mappingOf = (endpoint: Endpoint, proto: Proto, port: number): PortMapping | undefined =>
   endpoint.ports.find(mapping => mapping.proto === proto && mapping.hostPort === port)

@@ -17,9 +17,18 @@ export interface Endpoint {
   /** From Docker's events, never from a driver call; absent until they told. */
   readonly workload?: Workload
   readonly identity: number
+  /** Gets no new connections by published ports; absent: gets them. */
+  readonly withheld?: Withheld
+  /** The same until its node has seen that it accepts connections. */
+  readonly unready?: true
+  /** The same by an operator's word. */
+  readonly drained?: true
   /** Key of its service, where that was sure before Docker's events told. */
   readonly service?: string
 }
+
+/** Docker's HEALTHCHECK has not passed yet, or fails; paused; told to stop. */
+export type Withheld = 'starting' | 'unhealthy' | 'paused' | 'stopping'
 
 export interface Workload {
   readonly container: string

@@ -33,6 +33,8 @@ export interface ReconcilerParts {
   readonly host: () => Host
   readonly clock: Clock
   readonly log: Log
+  /** Called after each pass that reached all it wanted. */
+  readonly reached?: () => void
 }
 
 export interface Reconciler extends Converger, Closeable {
@@ -56,7 +58,14 @@ interface Failure {
 const auditEveryMs = 5 * 60_000
 const settleMs = 30
 
-export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerParts): Reconciler => {
+export const openReconciler = ({
+  mirror,
+  kernel,
+  host,
+  clock,
+  log,
+  reached: onReached,
+}: ReconcilerParts): Reconciler => {
   const wanted = wantedObjects()
   const observed = new Map<ObjectKey, KernelObject>()
   const planned = new Map<UnitKey, Unit>()
@@ -264,6 +273,7 @@ export const openReconciler = ({ mirror, kernel, host, clock, log }: ReconcilerP
     } else {
       retry.reset()
       reached = revision
+      onReached?.()
     }
     for (const waiter of waiters) if (waiter.check()) waiter.resolve()
   }

@@ -106,6 +106,9 @@ export const schemas = {
     workload: workload.exactOptional(),
     identity: z.number().int().min(0).max(65535),
     service: z.string().exactOptional(),
+    withheld: z.enum(['starting', 'unhealthy', 'paused', 'stopping']).exactOptional(),
+    unready: z.literal(true).exactOptional(),
+    drained: z.literal(true).exactOptional(),
   }) satisfies Exact<Endpoint>,
   addressClaim: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('spare'), node: z.string(), boot: z.string(), since: z.number() }),

@@ -20,6 +20,7 @@ const may: Readonly<Record<string, readonly string[]>> = {
   kernel: ['netlink', 'model/address', 'model/ids', 'base'],
   plan: ['model', 'kernel/objects', 'base'],
   overlay: ['plan', 'model', 'kernel/objects', 'base'],
+  health: ['plan', 'model', 'base'],
   mesh: ['plan', 'model', 'kernel/objects', 'base'],
   control: ['model', 'ipam', 'store', 'base'],
   reconcile: ['model', 'store', 'kernel', 'plan', 'overlay', 'mesh', 'control/converger', 'base'],

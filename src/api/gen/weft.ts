@@ -56,6 +56,13 @@ export interface GetServiceRequest {
   network: string;
 }
 
+export interface DrainBackendRequest {
+  service: string;
+  network: string;
+  container: string;
+  undo: boolean;
+}
+
 export interface ListNodesRequest {
 }
 
@@ -236,7 +243,10 @@ export interface Backend {
   node: string;
   addresses: string[];
   ports: Port[];
-  /** active; other: of another service, gets no connections; away: its node is fenced */
+  /**
+   * active; else it gets no new connections: starting, unhealthy (its HEALTHCHECK), paused, stopping, drained,
+   * other (it is of another service), away (its node is fenced)
+   */
   state: string;
 }
 
@@ -787,6 +797,123 @@ export const GetServiceRequest: MessageFns<GetServiceRequest> = {
     const message = createBaseGetServiceRequest();
     message.name = object.name ?? "";
     message.network = object.network ?? "";
+    return message;
+  },
+};
+
+function createBaseDrainBackendRequest(): DrainBackendRequest {
+  return { service: "", network: "", container: "", undo: false };
+}
+
+export const DrainBackendRequest: MessageFns<DrainBackendRequest> = {
+  encode(message: DrainBackendRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.network !== "") {
+      writer.uint32(18).string(message.network);
+    }
+    if (message.container !== "") {
+      writer.uint32(26).string(message.container);
+    }
+    if (message.undo !== false) {
+      writer.uint32(32).bool(message.undo);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrainBackendRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrainBackendRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.container = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.undo = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrainBackendRequest {
+    return {
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      container: isSet(object.container) ? globalThis.String(object.container) : "",
+      undo: isSet(object.undo) ? globalThis.Boolean(object.undo) : false,
+    };
+  },
+
+  toJSON(message: DrainBackendRequest): unknown {
+    const obj: any = {};
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.container !== "") {
+      obj.container = message.container;
+    }
+    if (message.undo !== false) {
+      obj.undo = message.undo;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DrainBackendRequest>, I>>(base?: I): DrainBackendRequest {
+    return DrainBackendRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DrainBackendRequest>, I>>(object: I): DrainBackendRequest {
+    const message = createBaseDrainBackendRequest();
+    message.service = object.service ?? "";
+    message.network = object.network ?? "";
+    message.container = object.container ?? "";
+    message.undo = object.undo ?? false;
     return message;
   },
 };
@@ -5277,6 +5404,16 @@ export const WeftService = {
     responseSerialize: (value: Service): Buffer => Buffer.from(Service.encode(value).finish()),
     responseDeserialize: (value: Buffer): Service => Service.decode(value),
   },
+  /** No new connections to one of its containers; those that are there go on. */
+  drainBackend: {
+    path: "/weft.v1.Weft/DrainBackend" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DrainBackendRequest): Buffer => Buffer.from(DrainBackendRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DrainBackendRequest => DrainBackendRequest.decode(value),
+    responseSerialize: (value: Service): Buffer => Buffer.from(Service.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Service => Service.decode(value),
+  },
   listNodes: {
     path: "/weft.v1.Weft/ListNodes" as const,
     requestStream: false as const,
@@ -5363,6 +5500,8 @@ export interface WeftServer extends UntypedServiceImplementation {
   listServices: handleUnaryCall<ListServicesRequest, ListServicesResponse>;
   /** NOT_FOUND, or INVALID_ARGUMENT when several networks or projects have services of that name. */
   getService: handleUnaryCall<GetServiceRequest, Service>;
+  /** No new connections to one of its containers; those that are there go on. */
+  drainBackend: handleUnaryCall<DrainBackendRequest, Service>;
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
   getNode: handleUnaryCall<GetNodeRequest, Node>;
   /** A drained node takes no new containers on weft networks. */
@@ -5515,6 +5654,22 @@ export interface WeftClient extends Client {
   ): ClientUnaryCall;
   getService(
     request: GetServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  /** No new connections to one of its containers; those that are there go on. */
+  drainBackend(
+    request: DrainBackendRequest,
+    callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  drainBackend(
+    request: DrainBackendRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  drainBackend(
+    request: DrainBackendRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Service) => void,

@@ -11,6 +11,7 @@ const portsOf = ({ ports }: Service): string => ports.map(({ proto, hostPort }) 
 
 export const serviceCommand = (program: Command, cli: Cli): void => {
   const service = program.command('service').description('ports that every host answers on')
+  drainCommand(service, cli)
   service
     .command('ls')
     .description('list the services that publish a port')
@@ -60,6 +61,20 @@ export const serviceCommand = (program: Command, cli: Cli): void => {
           ),
         ].join('\n'),
       )
+    })
+}
+
+/** weft service drain. */
+const drainCommand = (service: Command, cli: Cli): void => {
+  service
+    .command('drain <service> <container>')
+    .description('send no new connections to one container of a service; those that are there go on')
+    .option('--network <name>', 'where several networks have a service of this name')
+    .option('--undo', 'send them again')
+    .action(async (name: string, container: string, flags: { network?: string; undo?: boolean }) => {
+      const request = { service: name, container, network: flags.network ?? '', undo: flags.undo === true }
+      const { backends } = await cli.api().call(client => client.drainBackend, request)
+      for (const one of backends) if (one.container === container) cli.print(`${one.container} ${one.state}\n`)
     })
 }
 

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// A container gets connections when it accepts them: its own node knocks at the TCP ports that it publishes until all
+// are open. One that opens them late, or never, gets its connections after a while all the same.
+import { backoff } from '../base/backoff.ts'
+import { type Clock, sleep } from '../base/clock.ts'
+import { describe } from '../base/errors.ts'
+import type { Closeable } from '../base/lifecycle.ts'
+import type { Log } from '../base/log.ts'
+import type { Endpoint } from '../model/endpoint.ts'
+import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
+import type { Snapshot } from '../model/snapshot.ts'
+import { gatewayNs } from '../plan/names.ts'
+
+export interface Readiness extends Closeable {
+  /** These endpoints have changed. */
+  look(endpoints: Iterable<readonly [NetworkId, EndpointId]>): void
+  close(): Promise<void>
+}
+
+export interface ReadinessParts {
+  readonly snapshot: Snapshot
+  readonly node: NodeName
+  readonly clock: Clock
+  readonly log: Log
+  /** Does it accept a connection, as seen from this namespace? Rejects when the signal aborts. */
+  readonly accepts: (ns: string, address: string, port: number, signal: AbortSignal) => Promise<boolean>
+  readonly ready: (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>
+}
+
+/** Who does not listen after this, ms, is not waited for any longer. */
+export const patienceMs = 10_000
+
+export const openReadiness = ({ snapshot, node, clock, log, accepts, ready }: ReadinessParts): Readiness => {
+  const stop = new AbortController()
+  const waiting = new Map<EndpointId, Promise<void>>()
+
+  const unready = (network: NetworkId, id: EndpointId): Endpoint | undefined => {
+    const record = snapshot.endpoints(network).get(id)?.record
+    return record?.node === node && record.unready ? record : undefined
+  }
+  const isOpen = async (ns: string, { addresses, ports }: Endpoint): Promise<boolean> => {
+    // by the published port: N translates it, as for every connection of the mesh
+    for (const { proto, hostPort } of ports)
+      if (proto === 'tcp' && !(await accepts(ns, addresses[0]!, hostPort, stop.signal))) return false
+    return true
+  }
+
+  const wait = async (network: NetworkId, id: EndpointId): Promise<void> => {
+    const retry = backoff(20, 250)
+    for (const end = clock.monotonic() + patienceMs; ; await sleep(clock, retry.next(), stop.signal)) {
+      const record = unready(network, id)
+      const vni = snapshot.networks.get(network)?.record.vni
+      if (!record || vni === undefined) return
+      const late = clock.monotonic() > end
+      if (!late && !(await isOpen(gatewayNs(vni), record).catch(() => false))) continue
+      if (late)
+        log.warn({ endpoint: id.slice(0, 12) }, 'a published port does not accept connections, it gets them now')
+      await ready(network, id, stop.signal).catch(error =>
+        log.warn({ endpoint: id.slice(0, 12), err: describe(error) }, 'container not announced as ready yet'),
+      )
+    }
+  }
+
+  return {
+    look(endpoints) {
+      for (const [network, id] of endpoints)
+        if (!waiting.has(id) && unready(network, id))
+          waiting.set(
+            id,
+            wait(network, id)
+              .catch(error => stop.signal.aborted || log.error({ err: describe(error) }, 'readiness'))
+              .then(() => void waiting.delete(id)),
+          )
+    },
+    async close() {
+      stop.abort(new Error('closed'))
+      await Promise.all(waiting.values())
+    },
+  }
+}
