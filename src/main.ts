@@ -21,7 +21,7 @@ const run = async (): Promise<number> => {
     return 1
   }
   if (config.purge) {
-    const removed = await purge()
+    const removed = await purge(config.dataDir)
     process.stdout.write(`weftd: removed ${removed.length} objects\n${removed.map(line => `  ${line}\n`).join('')}`)
     return 0
   }

@@ -25,7 +25,11 @@ export interface Bindings {
   unbind(docker: string): Promise<void>
 }
 
-export const openBindings = async (path: string, slots: number, changed: () => void): Promise<Bindings> => {
+export const openBindings = async (
+  path: string,
+  slots: number,
+  changed: (network: NetworkId) => void,
+): Promise<Bindings> => {
   const text = await readIfPresent(path)
   const bound = new Map<NetworkId, Binding>()
   const byDocker = new Map<string, Binding>()
@@ -65,7 +69,7 @@ export const openBindings = async (path: string, slots: number, changed: () => v
         take(binding)
         throw error
       }
-      changed()
+      changed(network)
       return binding
     },
     async unbind(docker) {
@@ -73,7 +77,7 @@ export const openBindings = async (path: string, slots: number, changed: () => v
       if (!binding) return
       take(binding)
       await save()
-      changed()
+      changed(binding.network)
     },
   }
 }

@@ -26,7 +26,8 @@ export const openDepartures = async (
   path: string,
   clock: Clock,
   log: Log,
-  changed: () => void,
+  /** Gone from this host's plan from now on. */
+  changed: (departed: readonly (readonly [EndpointId, NetworkId])[]) => void,
 ): Promise<Departures> => {
   const pending = new Map<EndpointId, NetworkId>(JSON.parse((await readIfPresent(path)) ?? '[]') as [string, string][])
   const queue = keyedQueue()
@@ -52,7 +53,6 @@ export const openDepartures = async (
         pending.delete(endpoint)
         await save()
         retry.reset()
-        changed()
       } catch (error) {
         if (stop.signal.aborted) return
         log.warn({ endpoint: endpoint.slice(0, 12), err: describe(error) }, 'endpoint not erased yet')
@@ -65,7 +65,7 @@ export const openDepartures = async (
     if (departed.length === 0) return
     for (const [endpoint, network] of departed) pending.set(endpoint, network)
     await save()
-    changed()
+    changed(departed)
     wake.resolve()
   }
 

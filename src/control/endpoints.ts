@@ -315,7 +315,7 @@ export const openEndpoints = (
           claim => claim !== undefined && (JSON.parse(claim.value) as { endpoint?: string }).endpoint === endpoint,
         )
         const released = await releasePorts(context, record, signal)
-        await store.commit(
+        const revision = await store.commit(
           [
             { key, is: 'at', revision: entry.revision },
             ...released.compares,
@@ -328,6 +328,7 @@ export const openEndpoints = (
           ],
           { signal },
         )
+        await mirror.reached(revision, signal) // or a plan would have it again when it is no longer noted as departed
       }),
   }
 }

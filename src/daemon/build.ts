@@ -49,6 +49,7 @@ import { netnsInode, netnsSocket } from '../netlink/netns.ts'
 import type { Host } from '../plan/host.ts'
 import { slots } from '../plan/links.ts'
 import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../plan/names.ts'
+import { unitsOfEndpoint } from '../plan/unit.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Config } from './config.ts'
@@ -95,14 +96,15 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const context: Context = { store, mirror, node: config.node, boot, clock, log }
 
   let onBound = (): void => {}
-  const changed = (): void => {
-    reconciler.hostChanged()
+  const bindings: Bindings = await openBindings(join(config.dataDir, 'bindings.json'), slots, network => {
+    reconciler.networkChanged(network)
     onBound()
-  }
-  const bindings: Bindings = await openBindings(join(config.dataDir, 'bindings.json'), slots, changed)
+  })
   const departures = parts.add(
     'departures',
-    await openDepartures(join(config.dataDir, 'departures.json'), clock, log, changed),
+    await openDepartures(join(config.dataDir, 'departures.json'), clock, log, departed =>
+      reconciler.touch(departed.flatMap(([endpoint, network]) => unitsOfEndpoint(network, endpoint, mirror.snapshot))),
+    ),
   )
   const holder = parts.add(
     'holder',
@@ -110,7 +112,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       bind: holdSocket,
       clock,
       log,
-      changed: ({ proto, port }) => reconciler.touch({ kind: 'port', proto, port }),
+      changed: ({ proto, port }) => reconciler.touch([{ kind: 'port', proto, port }]),
     }),
   )
   const host = (): Host => ({
@@ -157,7 +159,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     const before = JSON.stringify(facts)
     facts = await readHostFacts(choice)
     if (JSON.stringify(facts) === before) return
-    changed()
+    reconciler.hostChanged()
     if (mirror.status.available) await nodes.update(nodeFacts(), AbortSignal.timeout(5000))
   }
 

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // weftd --purge: everything of ours goes from this host's kernel, and nothing of anybody else's.
+import { existsSync } from 'node:fs'
 import { describe } from '../base/errors.ts'
 import { silentLog } from '../base/log.ts'
-import { readHostFacts } from '../kernel/host-facts.ts'
+import { readDockerUser } from '../kernel/host-facts.ts'
 import type { Operation } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { format } from '../kernel/objects.ts'
 import { guestRulesOf } from '../overlay/host-plan.ts'
 import { inOrder } from '../reconcile/order.ts'
+import { lockDataDir } from './lock.ts'
 
-/** What was removed, in the words of ip and nft. Throws when something could not be. */
-export const purge = async (): Promise<readonly string[]> => {
+/** What was removed, in the words of ip and nft. Throws when something could not be, TAKEN while weftd runs. */
+export const purge = async (dataDir: string): Promise<readonly string[]> => {
+  const lock = existsSync(dataDir) ? await lockDataDir(dataDir) : undefined
   const kernel = openLinuxKernel(silentLog)
   try {
-    const facts = await readHostFacts({ dev: 'lo' }).catch(() => undefined)
-    const objects = await kernel.observe('', guestRulesOf(facts?.dockerUser ?? []))
+    const objects = await kernel.observe('', guestRulesOf(await readDockerUser()))
     const namespaces = (await kernel.namespaces()).filter(ns => ns !== '')
     const operations: Operation[] = [
       ...objects.map((object): Operation => ({ kind: 'remove', object })),
@@ -28,5 +30,6 @@ export const purge = async (): Promise<readonly string[]> => {
     return operations.map(({ object }) => format(object))
   } finally {
     await kernel.close()
+    await lock?.close()
   }
 }

@@ -9,7 +9,7 @@ import { listObjects } from '../netlink/nft/dump.ts'
 import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeRoute, listRoutes } from '../netlink/rtnl/route.ts'
 import { oursByName } from './decode.ts'
-import { openSockets } from './sockets.ts'
+import { openSockets, type Sockets } from './sockets.ts'
 
 export interface HostFacts {
   readonly underlay: { readonly dev: string; readonly mtu: number; readonly address: string }
@@ -67,7 +67,6 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       sysctl(`net/ipv6/conf/${link.name}/accept_ra`),
     ])
     const servers = await resolvers()
-    const netfilter = await listObjects(await sockets.netfilter(''), () => false)
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
       routes: [...new Set([...inTheWay, ...servers.map(single)])].sort(),
@@ -75,13 +74,27 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       forwards4: ip === '1',
       forwards6: ip6 === '1',
       acceptsRa: ra === '1' || ra === '2',
-      dockerUser: netfilter.chains.flatMap(({ family, table, chain }) =>
-        chain === 'DOCKER-USER' && (family === 'ip' || family === 'ip6') ? [{ family, table, chain }] : [],
-      ),
+      dockerUser: await dockerUserOf(sockets),
     }
   } finally {
     await sockets.close()
   }
+}
+
+/** Docker's chain for the rules of others, where it is nft's. */
+export const readDockerUser = async (): Promise<HostFacts['dockerUser']> => {
+  const sockets = openSockets()
+  try {
+    return await dockerUserOf(sockets)
+  } finally {
+    await sockets.close()
+  }
+}
+const dockerUserOf = async (sockets: Sockets): Promise<HostFacts['dockerUser']> => {
+  const { chains } = await listObjects(await sockets.netfilter(''), () => false)
+  return chains.flatMap(({ family, table, chain }) =>
+    chain === 'DOCKER-USER' && (family === 'ip' || family === 'ip6') ? [{ family, table, chain }] : [],
+  )
 }
 
 const noUnderlay = ({ dev, vtep }: UnderlayChoice): string =>

@@ -44,7 +44,9 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     chain(
       'input',
       [
-        `udp dport ${port} ${ip} daddr ${node.vtep} ${ip} saddr != @vteps${family} counter drop`,
+        // the socket takes what comes to any address of the host
+        `udp dport ${port} ${ip} daddr != ${node.vtep} counter drop`,
+        `udp dport ${port} ${ip} saddr != @vteps${family} counter drop`,
         `iifname ${hostLinks} ip daddr 127.0.0.0/8 ct status & dnat == 0 counter drop`,
         // nobody reads from the sockets that hold our ports
         'ct direction original ct status & dnat == 0 udp dport @held_udp reject',
@@ -57,8 +59,8 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
         `udp dport ${port} ${ip} daddr @vteps${family} counter drop`,
         `iifname ${hostLinks} oifname ${hostLinks} ct state established,related accept`,
         `iifname ${hostLinks} oifname ${hostLinks} ct status & dnat == 0 counter drop`,
-        ...(host.closed4 ? [`meta nfproto ipv4 iifname != ${hostLinks} oifname != ${hostLinks} counter drop`] : []),
-        ...(host.closed6 ? [`meta nfproto ipv6 iifname != ${hostLinks} oifname != ${hostLinks} counter drop`] : []),
+        ...(host.closed4 ? [`meta nfproto ipv4 ${strangers} counter drop`] : []),
+        ...(host.closed6 ? [`meta nfproto ipv6 ${strangers} counter drop`] : []),
       ],
       accepting('filter', 'forward', -10),
     ),
@@ -68,6 +70,11 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     ...guestRulesOf(host.dockerUser),
   ]
 }
+
+/** Neither ours nor of a bridge of Docker's, which wants forwarding for itself. */
+const strangers = ['iifname', 'oifname']
+  .flatMap(name => [hostLinks, '"docker0"', '"br-*"'].map(link => `${name} != ${link}`))
+  .join(' ')
 
 /** Where Docker drops what it does not know, its own chain for the user's rules lets our links through. */
 export const guestRulesOf = (chains: Host['dockerUser']): KernelObject[] =>

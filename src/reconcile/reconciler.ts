@@ -44,7 +44,9 @@ export interface Reconciler extends Converger, Closeable {
   /** The kernel has the wanted object of this key. */
   has(key: ObjectKey): boolean
   /** Facts of this host that a unit is planned from have changed. */
-  touch(unit: Unit): void
+  touch(units: Iterable<Unit>): void
+  /** A network is shown by this engine from now on, or no longer. */
+  networkChanged(network: NetworkId): void
   /** Full pass from a new observation, as in the background audit. */
   audit(): Promise<void>
   close(): Promise<void>
@@ -387,8 +389,12 @@ export const openReconciler = ({
     },
     networkReached: (network, signal) => until({ kind: 'network', network }, signal, `network ${network}`),
     has: key => wanted.get(key) !== undefined && observed.has(key),
-    touch(unit) {
-      dirty([unit])
+    touch(units) {
+      dirty(units)
+      schedule()
+    },
+    networkChanged(network) {
+      dirtyNetwork(network)
       schedule()
     },
     hostChanged() {

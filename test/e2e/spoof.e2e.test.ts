@@ -269,6 +269,42 @@ for (const [row, lies] of Object.entries(rows))
     t.same(arrived(), [])
   })
 
+t.test('VXLAN by who is no node, to any address of a host', async t => {
+  await lab.docker('h1', 'run', '-d', '--name', 'plain', 'busybox', ...idle)
+  const plain = ['nsenter', '-t', await lab.docker('h1', 'inspect', '-f', '{{.State.Pid}}', 'plain'), '-n']
+  await lab.exec('router', 'ip', 'route', 'add', '172.17.0.1/32', 'via', '10.9.0.1')
+  const send =
+    'use Socket; socket(S, AF_INET, SOCK_DGRAM, 0); ' +
+    'send(S, pack("H*", $ARGV[2]), 0, pack_sockaddr_in($ARGV[1], inet_aton($ARGV[0]))) or die $!'
+  const tellAll = async (): Promise<() => string[]> => {
+    const told: { what: string; mark: string }[] = []
+    for (const [who, host, ...inside] of [
+      ['a container of a bridge', 'h1', ...plain],
+      ['the LAN', 'router'],
+    ] as [string, string, ...string[]][])
+      for (const to of ['172.17.0.1', '10.9.0.1']) {
+        const word = mark()
+        const payload = `08000000${vni.toString(16).padStart(6, '0')}00${packet(near, far.v4, word, far.mac)}`
+        await lab.exec(host, ...inside, 'perl', '-e', send, to, String(vxlanPort), payload)
+        told.push({ what: `${who} to ${to}`, mark: word })
+      }
+    return () => told.filter(({ mark }) => eyes.near.sees(mark)).map(({ what }) => what)
+  }
+  const arrived = await tellAll()
+  await honest(t)
+  t.same(arrived(), [])
+  await lab.ok('stop', 'h1', 'weftd')
+  await lab.exec('h1', 'nft', 'flush chain inet weft input')
+  const believed = await tellAll()
+  await lab.until(async () => believed().length === 4)
+  t.equal(believed().length, 4, 'without the guard they arrive')
+  await lab.ok('start', 'h1', 'weftd')
+  const guarded = async (): Promise<boolean> =>
+    (await lab.exec('h1', 'nft', 'list', 'chain', 'inet', 'weft', 'input')).includes(`dport ${vxlanPort}`)
+  t.ok(await lab.until(guarded, 60_000))
+  await lab.docker('h1', 'rm', '-f', 'plain')
+})
+
 t.test('no host sends under another address than its own: the underlay had nothing to drop', async t => {
   const dropped = async (): Promise<number> =>
     Number(/packets (\d+)/.exec(await lab.exec('router', 'nft', 'list', 'counter', 'bridge', 'spoof', 'dropped'))?.[1])

@@ -24,6 +24,7 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
   const { purge } = await import('../../src/daemon/purge.ts')
   const { probeKernel } = await import('../../src/kernel/host-facts.ts')
   const { openLinuxKernel } = await import('../../src/kernel/linux.ts')
+  const { guestRulesOf } = await import('../../src/overlay/host-plan.ts')
   const { openReconciler } = await import('../../src/reconcile/reconciler.ts')
   const { testCluster, testHost } = await import('../overlay/cluster.ts')
 
@@ -162,7 +163,17 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
   t.test('--purge takes all of ours and nothing else', async t => {
     await running.close()
     sh('nft add table inet foreign')
-    t.ok((await purge()).length > 0)
+    // as of iptables-nft: Docker's chain for others, with our two rules in it
+    sh(
+      'nft add table ip filter; nft add chain ip filter DOCKER-USER; nft add rule ip filter DOCKER-USER counter return',
+    )
+    const guests = guestRulesOf([{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }])
+    const kernel = openLinuxKernel(silentLog)
+    const made = await kernel.apply(guests.map(object => ({ kind: 'add', object }) as const))
+    await kernel.close()
+    t.notOk(made.find(({ error }) => error))
+    t.match(sh('nft list chain ip filter DOCKER-USER'), /weft/)
+    t.ok((await purge('/nonexistent')).length > 0)
     t.equal(sh('ls /run/netns').trim(), '')
     t.notMatch(sh('nft list ruleset'), /weft/)
     t.match(sh('nft list ruleset'), /foreign/)
@@ -170,6 +181,6 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     for (let i = 0; i < 100 && sh('ip -o link').includes('weft'); i++) await sleep(50)
     t.notMatch(sh('ip -o link'), /weft/)
     t.notMatch(sh('ip nexthop show'), /fdb/)
-    t.same(await purge(), [])
+    t.same(await purge('/nonexistent'), [])
   })
 }
