@@ -45,7 +45,7 @@ export const choosePorts = async (
   const reserved = new Set(context.mirror.snapshot.cluster?.record.reservedPorts)
   const chosen = new Map<string, { compare: Compare; claim: PortClaim }>()
   const ports: PortMapping[] = []
-  for (const { proto, port, hostPort, end, hostIp } of requests) {
+  for (const { proto, port, hostPort, end, hostIp, family } of bothFamilies(requests)) {
     const range = hostPort === 0 ? anyPort : { first: hostPort, last: end }
     const size = range.last - range.first + 1
     const start = hostPort === 0 ? Math.floor(Math.random() * size) : 0
@@ -61,12 +61,16 @@ export const choosePorts = async (
         port,
         hostPort: candidate,
         ...(hostIp === undefined ? {} : { hostIp }),
+        ...(family === undefined ? {} : { family }),
         ...(local ? { local } : {}),
       }
+      // one container may have a port at several addresses
+      const again = ports.filter(one => one.proto === proto && one.hostPort === candidate)
       if (reserved.has(candidate)) refusal = 'it is reserved in this cluster (ssh, etcd, VXLAN)'
-      else if (chosen.has(key)) refusal = 'the same container publishes it twice'
+      else if (again.some(one => one.hostIp === hostIp || !one.hostIp || !hostIp || one.port !== port))
+        refusal = 'the same container publishes it twice'
       else {
-        const known = await read(context, proto, candidate, signal)
+        const known = chosen.get(key) ?? (await read(context, proto, candidate, signal))
         const next = claimed(context, known.claim, who)
         const held = typeof next === 'string' ? undefined : await hold(mapping)
         if (typeof next === 'string') refusal = next
@@ -89,6 +93,19 @@ export const choosePorts = async (
     compares: [...chosen.values()].map(({ compare }) => compare),
     writes: [...chosen].map(([key, { claim }]) => write(key, claim)),
   }
+}
+
+/** 0.0.0.0 and :: of one port are every address. */
+const bothFamilies = (requests: readonly PortRequest[]): readonly PortRequest[] => {
+  const same = (a: PortRequest, b: PortRequest): boolean =>
+    a.proto === b.proto && a.port === b.port && a.hostPort === b.hostPort && a.end === b.end
+  return requests.flatMap((one, i) => {
+    if (one.family === undefined) return [one]
+    const other = requests.findIndex(two => two.family === 10 - one.family! && same(one, two))
+    if (other < 0) return [one]
+    const { family: _, ...both } = one
+    return i < other ? [both] : []
+  })
 }
 
 interface Claimant {

@@ -129,6 +129,12 @@ export interface RequestedPort extends PortMapping {
   readonly end: number
 }
 
+/** 0.0.0.0 and :: are every address of their family, nothing is every address. */
+const where = (ip: string): Pick<PortMapping, 'hostIp' | 'family'> => {
+  if (ip === '') return {}
+  return ip === '0.0.0.0' ? { family: 4 } : ip === '::' ? { family: 6 } : { hostIp: ip }
+}
+
 export const decodePorts = (options: Readonly<Record<string, unknown>>): readonly RequestedPort[] => {
   const result = z.array(portEntry).nullish().safeParse(options[label.portMap])
   if (!result.success) {
@@ -142,7 +148,6 @@ export const decodePorts = (options: Readonly<Record<string, unknown>>): readonl
     if (proto === 'sctp') throw new WeftError('INVALID', 'publishing sctp is not possible: tcp and udp are')
     if (entry.HostIP === '::1')
       throw new WeftError('INVALID', `publishing on ::1 is not possible, Linux does not route it: use 127.0.0.1`)
-    const any = entry.HostIP === '' || entry.HostIP === '0.0.0.0' || entry.HostIP === '::'
     const hostPort = entry.HostPort ?? 0
     return [
       {
@@ -150,7 +155,7 @@ export const decodePorts = (options: Readonly<Record<string, unknown>>): readonl
         port: entry.Port,
         hostPort,
         end: Math.max(hostPort, entry.HostPortEnd ?? 0),
-        ...(any ? {} : { hostIp: entry.HostIP }),
+        ...where(entry.HostIP),
       },
     ]
   })

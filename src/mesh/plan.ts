@@ -20,23 +20,27 @@ export const planPort = (proto: Proto, port: number, snapshot: Snapshot, host: H
   const claim = snapshot.ports.get(portKey(proto, port))
   const published = claim && publishedHere(claim.record, proto, port, snapshot, host)
   if (!claim || !published) return nothing
-  const { network, backends, address } = published
+  const { network, backends, addresses } = published
   const link = linkNetwork(host.bound.get(network.id)!.slot)
-  const families = ([4, 6] as const).filter(
-    family => backends.some(backend => addressOf(backend, family)) && (!address || familyOf(address) === family),
-  )
+  const addressOf = (endpoint: Endpoint, family: Family): string | undefined =>
+    mappingsOf(endpoint, proto, port).some(one => familyOfMapping(one) === undefined || familyOfMapping(one) === family)
+      ? endpoint.addresses.find(ip => familyOf(ip) === family)
+      : undefined
+  const families = ([4, 6] as const).filter(family => backends.some(backend => addressOf(backend, family)))
   const objects: KernelObject[] = [
     ...balance(
       gatewayNs(network.vni),
       { proto, port },
       families.map(family => ({ family, to: backends.flatMap(backend => addressOf(backend, family) ?? []) })),
     ),
-    ...(address === undefined && proto === 'udp' ? [element(heldUdp(''), [port])] : []),
-    ...families.map(family => {
+    ...(addresses === undefined && proto === 'udp' ? [element(heldUdp(''), [port])] : []),
+    ...families.flatMap(family => {
       const to = [family === 4 ? link.gateway4 : link.gateway6]
-      return address === undefined
-        ? element(hostPorts[family](''), [proto, port], to)
-        : element(hostPortsAt[family](''), [address, proto, port], to)
+      return addresses === undefined
+        ? [element(hostPorts[family](''), [proto, port], to)]
+        : addresses
+            .filter(address => familyOf(address) === family)
+            .map(address => element(hostPortsAt[family](''), [address, proto, port], to))
     }),
   ]
   return { wanted: objects.map(object => ({ object, rank: 0 })), revision: claim.revision }
@@ -51,8 +55,9 @@ export const portsHere = function* (snapshot: Snapshot, host: Pick<Host, 'node' 
     const network = snapshot.networks.get(cluster?.network ?? own?.network ?? '')?.record
     if (!network || network.internal || !host.bound.has(network.id)) continue
     const endpoint = own && snapshot.endpoints(network.id).get(own.endpoint)?.record
-    const address = cluster ? undefined : endpoint && mappingOf(endpoint, proto, Number(port))?.hostIp
-    yield { proto, port: Number(port), ...(address === undefined ? {} : { address }) }
+    const addresses = cluster || !endpoint ? undefined : addressesOf(endpoint, proto, Number(port))
+    if (addresses === undefined) yield { proto, port: Number(port) }
+    else for (const address of addresses) yield { proto, port: Number(port), address }
   }
 }
 
@@ -60,8 +65,8 @@ export interface Published {
   readonly network: Network
   /** Of one network, on nodes that are not fenced. */
   readonly backends: readonly Endpoint[]
-  /** -p IP:…; absent: every address. */
-  readonly address?: string
+  /** -p IP:…, those that this host has; absent: every address. */
+  readonly addresses?: readonly string[]
 }
 
 /** Where a port of this host leads to; undefined: nowhere from here. */
@@ -88,16 +93,24 @@ export const publishedHere = (
     const lives = node && node.fenced === undefined && record.gateway && !host.departed(endpoint)
     return lives && getsConnections(record) ? [record] : []
   })
-  const address = cluster ? undefined : backends[0] && mappingOf(backends[0], proto, port)?.hostIp
-  if (backends.length === 0 || !host.holds(proto, port, address)) return undefined
-  return { network, backends, ...(address === undefined ? {} : { address }) }
+  if (!backends[0]) return undefined
+  const asked = cluster ? undefined : addressesOf(backends[0], proto, port)
+  if (asked === undefined) return host.holds(proto, port) ? { network, backends } : undefined
+  const addresses = asked.filter(address => host.holds(proto, port, address))
+  return addresses.length > 0 ? { network, backends, addresses } : undefined
 }
 
 const getsConnections = ({ withheld, unready, drained }: Endpoint): boolean =>
   withheld === undefined && !unready && !drained
 
-const mappingOf = (endpoint: Endpoint, proto: Proto, port: number): PortMapping | undefined =>
-  endpoint.ports.find(mapping => mapping.proto === proto && mapping.hostPort === port)
+const mappingsOf = (endpoint: Endpoint, proto: Proto, port: number): readonly PortMapping[] =>
+  endpoint.ports.filter(mapping => mapping.proto === proto && mapping.hostPort === port)
 
-const addressOf = (endpoint: Endpoint, family: Family): string | undefined =>
-  endpoint.addresses.find(ip => familyOf(ip) === family)
+/** undefined: every address. */
+const addressesOf = (endpoint: Endpoint, proto: Proto, port: number): readonly string[] | undefined => {
+  const ips = mappingsOf(endpoint, proto, port).flatMap(({ hostIp }) => hostIp ?? [])
+  return ips.length > 0 ? ips : undefined
+}
+
+const familyOfMapping = ({ hostIp, family }: PortMapping): Family | undefined =>
+  hostIp === undefined ? family : familyOf(hostIp)

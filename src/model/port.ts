@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ports that containers publish on hosts, and who has them.
+import type { Family } from './address.ts'
 import type { EndpointId, NetworkId, NodeName } from './ids.ts'
 
 export type Proto = 'tcp' | 'udp' | 'sctp'
@@ -15,6 +16,8 @@ export interface PortMapping {
   readonly hostPort: number
   /** -p IP:…; absent: every address. */
   readonly hostIp?: string
+  /** -p 0.0.0.0:… or [::]:…; absent: both. */
+  readonly family?: Family
   /** On the container's own host only: an address was given, or the network is weft.publish=local. */
   readonly local?: true
 }

@@ -37,6 +37,7 @@ const portMapping = z.object({
   port: z.number().int(),
   hostPort: z.number().int(),
   hostIp: z.string().exactOptional(),
+  family: z.union([z.literal(4), z.literal(6)]).exactOptional(),
   local: z.literal(true).exactOptional(),
 })
 

@@ -224,6 +224,19 @@ t.test('-p in every form', async t => {
   await lab.docker('h3', 'rm', '-f', 'again')
   await lab.docker('h2', 'rm', '-f', 'forms')
   for (const port of [7002, 7010]) t.same(await answers(client, 'tcp', v4('h2'), port, 1), nobody)
+  const twice = ['-p', '127.0.0.1:7030:80', '-p', '10.9.0.2:7030:80']
+  const both = ['-p', '0.0.0.0:7032:80', '-p', '[::]:7032:80']
+  await run('h2', 'more', '--network', 'app', ...twice, ...both, '-p', '[::]:7031:80', '-p', '0.0.0.0:7033:80')
+  await serve('h2', 'more')
+  await sees(t, byHost('h2'), 'tcp', '127.0.0.1', [`more ${link[4]}`], 7030)
+  await sees(t, client, 'tcp', v4('h2'), ['more 192.0.2.10'], 7030)
+  await sees(t, client, 'tcp', v6('h1'), ['more 2001:db8::10'], 7031)
+  await sees(t, client, 'tcp', v6('h1'), ['more 2001:db8::10'], 7032)
+  await sees(t, client, 'tcp', v4('h1'), ['more 192.0.2.10'], 7032)
+  await sees(t, client, 'tcp', v4('h1'), ['more 192.0.2.10'], 7033)
+  t.same(await answers(client, 'tcp', v4('h1'), 7031, 1), nobody, '[::] is IPv6 alone')
+  t.same(await answers(client, 'tcp', v6('h1'), 7033, 1), nobody, '0.0.0.0 is IPv4 alone')
+  await lab.docker('h2', 'rm', '-f', 'more')
   await run('h1', 'any', '--network', 'app', '--expose', '80', '-P')
   await serve('h1', 'any')
   const [, port] = /^80\/tcp -> 0\.0\.0\.0:(\d+)/.exec(await lab.weft('h1', 'port', 'any'))!

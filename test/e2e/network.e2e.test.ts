@@ -99,6 +99,15 @@ t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports g
   t.match(await lab.exec('h2', 'iptables', '-S', 'FORWARD'), /-P FORWARD DROP/)
   t.match(await lab.exec('client', 'curl', '-s', '-m', '3', 'http://10.9.0.2:8080/'), /hello/)
   await lab.docker('h2', 'rm', '-f', 'plain')
+  // IPv6 of Docker's own bridges, although nobody but weft has switched forwarding on
+  await lab.docker('h2', ...'network create --ipv6 --subnet fd55::/64 br6'.split(' '))
+  await lab.docker('h2', 'run', '-d', '--name', 'six', '--network', 'br6', 'busybox', ...idle)
+  // the lab's underlay lets no host send under an address that is not its own: no answer, but it goes out
+  await lab.tryDocker('h2', 'exec', 'six', 'ping', '-6', '-c', '3', '-W', '1', '2001:db8::10')
+  const forward = await lab.exec('h2', 'nft', 'list', 'chain', 'inet', 'weft', 'forward')
+  t.match(forward, /nfproto ipv6 iifname != .* counter packets 0 bytes 0 drop/)
+  await lab.docker('h2', 'rm', '-f', 'six')
+  await lab.docker('h2', 'network', 'rm', 'br6')
 })
 
 t.test('two networks are apart; a container may be on both; --internal has no way out but names', async t => {
