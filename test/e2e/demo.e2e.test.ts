@@ -19,7 +19,11 @@ t.test('the demo runs, what it prints works, --down leaves nothing', async t => 
   t.teardown(() => run('scripts/demo --down'))
   const demo = await run('scripts/demo')
   t.equal(demo.code, 0, demo.out)
-  t.match(demo.out, /hello from bob/)
+  t.equal(
+    demo.out.match(/hello from bob to .*192\.0\.2\.10/g)?.length,
+    2,
+    'by both hosts, with the address of the client',
+  )
   const pings = /exec (alice ping -4.* bob|alice ping -6.* bob|bob ping -4.* alice|bob ping -6.* alice)\n.*\n64 bytes/g
   t.equal(demo.out.match(pings)?.length, 4, 'by name, both ways, both families')
   // a line with `$` is what the demo itself runs

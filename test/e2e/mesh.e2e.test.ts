@@ -244,6 +244,15 @@ t.test('-p in every form', async t => {
   await lab.docker('h1', 'rm', '-f', 'any')
 })
 
+t.test('clients are kept out as docs/mesh.md says', async t => {
+  const rule = 'PREROUTING -p tcp --dport 8080 ! -s 10.9.0.0/24 -j DROP'.split(' ')
+  await lab.exec('h3', 'iptables', '-t', 'mangle', '-A', ...rule)
+  await sees(t, byHost('h2'), 'tcp', v4('h3'), both(v4('h2')))
+  t.same(await answers(byHost('client'), 'tcp', v4('h3'), 8080, 1), ['no answer'])
+  await lab.exec('h3', 'iptables', '-t', 'mangle', '-D', ...rule)
+  await sees(t, byHost('client'), 'tcp', v4('h3'), both('192.0.2.10'))
+})
+
 t.test('weft.publish=local: each host answers for its own containers', async t => {
   const client = byHost('client')
   await lab.docker('h1', ...'network create -d weft --ipam-driver weft -o weft.publish=local own'.split(' '))
