@@ -4,9 +4,9 @@
 import t, { type Test } from 'tap'
 import { idle, openLab } from './lab.ts'
 
-/** `serve NAME PORT` answers every line and datagram with `NAME ADDRESS`. `ask PROTO ADDRESS PORT TIMES` prints answers. */
+/** `serve NAME PORT` answers every line and datagram with `NAME ADDRESS`. `ask PROTO ADDRESS PORT TIMES` prints answers, `flow` asks on. */
 const perl = String.raw`
-use strict; use warnings; use Socket qw(:all); $| = 1; $SIG{PIPE} = 'IGNORE';
+use strict; use warnings; use IO::Handle; use Socket qw(:all); use Time::HiRes qw(time sleep); $| = 1; $SIG{PIPE} = 'IGNORE';
 sub plain { my (undef, undef, $ip) = (0, unpack_sockaddr_in6($_[0])); my $t = inet_ntop(AF_INET6, (unpack_sockaddr_in6($_[0]))[1]); $t =~ s/^::ffff://; $t }
 sub listening {
   my ($type, $port) = @_; socket(my $s, AF_INET6, $type, 0) or die; setsockopt($s, IPPROTO_IPV6, IPV6_V6ONLY, 0);
@@ -17,6 +17,14 @@ if ($what eq 'serve') {
   my ($name, $port) = @rest; my ($t, $u) = (listening(SOCK_STREAM, $port), listening(SOCK_DGRAM, $port)); listen($t, 512);
   if (fork) { while (my $from = accept(my $c, $t)) { syswrite($c, "$name " . plain($from) . "\n"); close $c } }
   else { while (defined(my $from = recv($u, my $b, 65535, 0))) { send($u, "$name " . plain($from) . "\n", 0, $from) } }
+} elsif ($what eq 'flow') { # one UDP socket, ten datagrams a second: when (ms) each answer came, and from whom
+  my ($address, $port, $seconds) = @rest; my $from = time;
+  my ($e, $a) = getaddrinfo($address, $port, { socktype => SOCK_DGRAM, flags => AI_NUMERICHOST }); die $e if $e;
+  socket(my $s, $a->{family}, SOCK_DGRAM, 0) or die; connect($s, $a->{addr}) or die; $s->blocking(0);
+  while (time - $from < $seconds) {
+    send($s, "?\n", 0); sleep 0.1;
+    while (defined recv($s, my $b, 1000, 0)) { chomp $b; printf("%d %s\n", 1000 * time, $b) }
+  }
 } else {
   my ($proto, $address, $port, $times) = @rest;
   my ($e, $a) = getaddrinfo($address, $port, { socktype => $proto eq 'tcp' ? SOCK_STREAM : SOCK_DGRAM, flags => AI_NUMERICHOST }); die $e if $e;
@@ -264,6 +272,30 @@ t.test('weft.publish=local: each host answers for its own containers', async t =
   for (const host of ['h1', 'h2']) await sees(t, client, 'tcp', v4(host), [`own-${host} 192.0.2.10`], 7020)
   t.same(await answers(client, 'tcp', v4('h3'), 7020, 1), nobody)
   for (const host of ['h1', 'h2']) await lab.docker(host, 'rm', '-f', `own-${host}`)
+})
+
+t.test('a UDP flow goes on with another backend when its own dies', async t => {
+  const flow = lab.background('exec', 'client', 'perl', '-e', perl, 'flow', v4('h3'), '8080', '7')
+  const lines = (): string[][] =>
+    flow
+      .out()
+      .trim()
+      .split('\n')
+      .map(line => line.split(' '))
+  await lab.until(async () => lines().length > 5)
+  const first = lines()[0]![1]!
+  const [host, name] = first === 'one' ? ['h1', 'one'] : ['h2', 'two']
+  await lab.docker(host, 'kill', name)
+  const killed = Date.now()
+  await new Promise(resolve => flow.child.once('close', resolve))
+  const other = lines().find(([, who]) => who !== first)
+  t.ok(other, `${lines().length} answers`)
+  t.comment(`after ${Number(other?.[0]) - killed} ms`)
+  t.ok(Number(other?.[0]) - killed < 5000, 'and not only when the entry of the kernel has run out')
+  t.equal(lines().at(-1)?.[2], '192.0.2.10')
+  await lab.docker(host, 'start', name)
+  await serve(host, name)
+  await sees(t, byHost('client'), 'udp', v4('h3'), both('192.0.2.10'))
 })
 
 t.test('a backend that goes and comes back; a weftd that is restarted', async t => {
