@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which implementation stands behind each contract, and in which order they start. The plugin socket opens before the
 // store is reached, so that dockerd never waits for us longer than a handler's deadline.
-import { closeSync, mkdirSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
@@ -40,7 +40,7 @@ import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/ho
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { pathOf } from '../kernel/namespaces.ts'
 import { openFlows } from '../mesh/flows.ts'
-import { type HeldPort, openPortHolder } from '../mesh/holder.ts'
+import { openPortHolder } from '../mesh/holder.ts'
 import { portsHere } from '../mesh/plan.ts'
 import { familyOf } from '../model/address.ts'
 import { type EndpointId, type NetworkId, newId } from '../model/ids.ts'
@@ -56,6 +56,7 @@ import type { Config } from './config.ts'
 import { lockDataDir } from './lock.ts'
 import { loadModules } from './modules.ts'
 import { openStore } from './open-store.ts'
+import { dialSocket, holdSocket } from './sockets.ts'
 
 /** Kept on disk beside the store: who this host is. */
 interface Identity {
@@ -351,20 +352,6 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   }
   const starting = startAll().catch(fail)
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
-}
-
-/** Bound to nothing yet: to connect from. */
-const dialSocket = (ns: string, to: string): Promise<number> =>
-  netnsSocket(pathOf(ns), { type: 'tcp', address: familyOf(to) === 4 ? '0.0.0.0' : '::', port: 0, held: true })
-
-/** Connections of a process that is gone (TIME_WAIT) do not stand in the way. */
-const holdSocket = async ({ proto, port, address }: HeldPort & { address: string }): Promise<() => void> => {
-  const want = { type: proto === 'tcp' ? 'tcp' : 'udp', address, port, held: true } as const
-  const fd = await netnsSocket(undefined, want).catch(error => {
-    if (proto !== 'tcp' || (error as { errnoName?: string }).errnoName !== 'EADDRINUSE') throw error
-    return netnsSocket(undefined, { ...want, reuseAddr: true })
-  })
-  return () => closeSync(fd)
 }
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
