@@ -26,7 +26,12 @@ export interface EngineContainer {
   readonly Id: string
   readonly Name: string
   readonly Image: string
-  readonly Config: { readonly Hostname: string; readonly Labels: Readonly<Record<string, string>> | null }
+  readonly Config: {
+    readonly Hostname: string
+    readonly Labels: Readonly<Record<string, string>> | null
+    /** 'SIGWINCH', '28', or empty; of the image or the user. */
+    readonly StopSignal?: string
+  }
   readonly State: {
     readonly Running: boolean
     readonly Paused?: boolean

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who is behind an endpoint: name, labels, aliases, compose project and service, from Docker's event stream and its
 // container list; never inside a driver call. Also finds endpoints that the engine no longer has.
+import { constants } from 'node:os'
 import { backoff } from '../base/backoff.ts'
 import { sleep } from '../base/clock.ts'
 import { describe, WeftError } from '../base/errors.ts'
@@ -63,6 +64,9 @@ export const openWorkloads = ({
 
   const identify = async (containerId: string): Promise<void> => {
     const container = await engine.container(containerId)
+    const ending = signalNumber(container.Config.StopSignal ?? '')
+    if (ending === undefined) stopSignals.delete(containerId)
+    else stopSignals.set(containerId, ending)
     const ours = new Map(own())
     for (const [, attached] of Object.entries(container.NetworkSettings.Networks ?? {})) {
       const network = ours.get(attached.EndpointID)
@@ -73,6 +77,14 @@ export const openWorkloads = ({
   }
 
   const queue = keyedQueue() // events of a container in their order, containers beside each other
+  const stopSignals = new Map<string, number>() // of containers that have one of their own
+  const destroyed = (container: string): void => {
+    stopSignals.delete(container)
+    starts.destroyed(container)
+  }
+  /** What ends a container, not what it is asked by: SIGINT, SIGQUIT, SIGKILL, SIGTERM, systemd's, and its own. */
+  const stops = (container: string, signal: number): boolean =>
+    [2, 3, 9, 15].includes(signal) || signal > 34 || stopSignals.get(container) === signal
   const told = new Set<string>() // to stop, a moment ago
   /** Told to stop: no new connections, at once. Who goes on all the same gets them again. */
   const stopping = async (container: string): Promise<void> => {
@@ -123,9 +135,9 @@ export const openWorkloads = ({
       if (Action === 'connect' && container) await identify(container)
     } else if (Type === 'container') {
       if (Action === 'start') starts.running(Actor.ID)
-      else if (Action === 'destroy') starts.destroyed(Actor.ID)
+      else if (Action === 'destroy') destroyed(Actor.ID)
       else if (Action === 'create' || Action === 'die') await starts.waiting(Actor.ID)
-      else if (Action === 'kill' && stops(Actor.Attributes['signal'])) await stopping(Actor.ID)
+      else if (Action === 'kill' && stops(Actor.ID, Number(Actor.Attributes['signal']))) await stopping(Actor.ID)
       else if (/^(rename|pause|unpause|health_status)\b/.test(Action)) await identify(Actor.ID)
     }
   }
@@ -189,10 +201,10 @@ export const openWorkloads = ({
   }
 }
 
-/** SIGINT, SIGQUIT, SIGKILL, SIGTERM and real-time ones (systemd's): what ends a container, not what it is asked by. */
-const stops = (signal: string | undefined): boolean => {
-  const number = Number(signal)
-  return [2, 3, 9, 15].includes(number) || number > 34
+/** 'SIGWINCH', 'WINCH' or '28' → 28. */
+const signalNumber = (text: string): number | undefined => {
+  const known = constants.signals as Readonly<Record<string, number>>
+  return /^\d+$/.test(text) ? Number(text) : (known[text] ?? known[`SIG${text}`])
 }
 
 /** The same from the list's text: 'Up 2 minutes (healthy)', '(unhealthy)', '(health: starting)', '(Paused)'. */

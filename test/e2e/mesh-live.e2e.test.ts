@@ -68,6 +68,15 @@ t.test('a backend is stopped, and one starts', async t => {
   t.same(await during(t, 'docker start', 5, () => lab.docker('h2', 'start', 'bb')), [])
 })
 
+t.test('a backend with a stop signal of its own', async t => {
+  const own = polite(0.2).replace('TERM', 'WINCH')
+  const options = ['--name', 'own', '--network', 'app', '--label', 'weft.service=web', '-p', '8080:80']
+  await lab.docker('h2', 'run', '-d', '--stop-signal', 'SIGWINCH', ...options, 'busybox', 'sh', '-c', own)
+  await lab.until(async () => (await active()) === 4)
+  t.same(await during(t, 'docker stop by SIGWINCH', 5, () => lab.docker('h2', 'stop', 'own')), [])
+  await lab.docker('h2', 'rm', '-f', 'own')
+})
+
 t.test('a backend is drained, then killed', async t => {
   const failed = await during(t, 'drain', 6, async () => {
     t.equal(await lab.weft('h3', 'service', 'drain', 'web', 'cc'), 'cc drained')
