@@ -61,6 +61,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const deletions = new Set<string>() // Docker ids that a user deleted, to be thought about outside the call
   const missing = openHoldDown<string>(clock) // Docker ids that are bound and not listed
   const nameless = openHoldDown<NetworkId>(clock)
+  const names = new Map<string, string>() // Docker id → Docker name, of what is or was here under our eyes
   const expected = new Map<string, number>() // name of a network that a user is making here → monotonic ms until when
   let inFlight: NetworkId | undefined
   let timer: Timer | undefined
@@ -77,6 +78,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const look = async (): Promise<void> => {
     if (!mirror.status.available) return
     const there = new Map((await engine.networks()).filter(isOurs).map(network => [network.Id, network]))
+    for (const docker of names.keys()) if (!bindings.byDocker(docker)) names.delete(docker)
+    for (const { Id, Name } of there.values()) names.set(Id, Name)
     await each(bindings.all(), async binding => {
       const network = there.get(binding.docker)
       if (!network) return vanished(binding)
@@ -123,17 +126,20 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     if (!deletions.has(docker) && !ourRemovals.has(docker) && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
-    if (record && !others && !ourRemovals.has(docker)) await askForRemoval(record)
+    if (record && !others && !ourRemovals.has(docker)) await askForRemoval(record, docker)
     await bindings.unbind(docker)
     deletions.delete(docker)
     ourRemovals.delete(docker)
     missing.clear(docker)
   }
 
-  const askForRemoval = async (record: Network): Promise<void> => {
+  const askForRemoval = async (record: Network, docker: string): Promise<void> => {
     const about = { network: record.name, id: record.id }
     if (record.origin.by === 'weft')
       return log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
+    // Docker itself counts running containers only
+    if (await used(docker, record.name))
+      return log.warn(about, 'docker network rm removed a network that containers of this host use; it comes back')
     // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,
@@ -219,7 +225,11 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     }
   }
 
-  const used = async (docker: string): Promise<boolean> => (await engine.containers({ network: [docker] })).length > 0
+  /** By id and by name: a container that was never started since it was connected knows the name alone. */
+  const used = async (docker: string, otherwise?: string): Promise<boolean> => {
+    const name = names.get(docker) ?? otherwise
+    return (await engine.containers({ network: name === undefined ? [docker] : [docker, name] })).length > 0
+  }
 
   const removing = async (record: Network): Promise<void> => {
     if (record.state.kind !== 'removing') return

@@ -13,7 +13,7 @@ import { openBindings } from '../../src/control/bindings.ts'
 import type { Context } from '../../src/control/context.ts'
 import { openNetworks } from '../../src/control/networks.ts'
 import { openPools } from '../../src/control/pools.ts'
-import type { Engine, EngineNetwork } from '../../src/docker/engine.ts'
+import type { Engine, EngineNetwork, ListedContainer } from '../../src/docker/engine.ts'
 import { openReplicas } from '../../src/docker/replicas.ts'
 import { encode } from '../../src/store/codec.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
@@ -73,6 +73,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   const networks = openNetworks(context, bindings, pools)
   const listed = new Map<string, EngineNetwork>()
   const busy = new Set<string>()
+  const stopped = new Map<string, { name: string; id: string }>() // container → its network; id '' before the first start
   let made = 0
   /** As `docker network create`: the engine lists it once the driver has answered, and it has written it. */
   const create = async (Name: string, { wanted, listedAfterMs = 0, replicaOf }: Wish = {}): Promise<string> => {
@@ -98,7 +99,10 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
       if (busy.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'network has active endpoints')
       listed.delete(id)
     },
-    containers: async () => [],
+    containers: async ({ network = [] } = {}) =>
+      [...stopped]
+        .filter(([, { name, id }]) => network.some(asked => asked === name || asked === id))
+        .map(([Id]) => ({ Id }) as ListedContainer),
     container: () => Promise.reject(new Error('unused')),
     imageLabels: () => Promise.reject(new Error('unused')),
     events: () => [] as unknown as AsyncIterable<never>,
@@ -118,7 +122,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   }
   const names = () => [...listed.values()].map(network => network.Name).sort()
   const known = () => [...mirror.snapshot.networks.values()].map(({ record }) => record)
-  return { create, remove, names, known, busy, faults, replicas, bindings, close }
+  return { create, remove, names, known, busy, stopped, faults, replicas, bindings, close }
 }
 interface Wish {
   readonly wanted?: string
@@ -182,4 +186,34 @@ t.test('a network that the engine does not let go keeps no other waiting', async
   t.same(a.names(), ['later', 'stuck'])
   a.busy.delete(stuck)
   t.ok(await until(() => a.names().length === 1))
+})
+
+for (const holder of ['a', 'b'] as const)
+  t.test(`docker network rm where a container of ${holder} was never started: the network stays`, async t => {
+    const cluster = await openCluster(t)
+    const nodes = { a: await cluster.node('a'), b: await cluster.node('b') }
+    const { a, b } = nodes
+    const id = await a.create('app')
+    t.ok(await until(() => b.names().includes('app')))
+    await b.replicas.settled()
+    nodes[holder].stopped.set('c', { name: 'app', id: '' })
+    a.remove(id)
+    await a.replicas.settled()
+    t.ok(await until(() => a.names().includes('app') && a.known()[0]?.state.kind === 'active'))
+    for (const node of [a, b, a]) await node.replicas.settled()
+    t.same([a.names(), b.names(), a.known().map(({ name }) => name)], [['app'], ['app'], ['app']])
+  })
+
+t.test('nor does a replica go under such a container when the network has gone', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  b.stopped.set('c', { name: 'app', id: '' })
+  await cluster.store.commit([], [{ kind: 'delete', key: keys.network(a.known()[0]!.id) }], { signal: limit() })
+  t.ok(await until(() => a.names().length === 0))
+  await b.replicas.settled()
+  t.same(b.names(), ['app'])
+  b.stopped.clear()
+  t.ok(await until(() => b.names().length === 0))
 })
