@@ -48,6 +48,8 @@ export interface Pools {
   holder(prefix: string, signal: AbortSignal): Promise<Versioned<PoolClaim>>
 }
 
+const repetitionMs = 2000
+
 interface Book {
   readonly epoch: Compare
   readonly claims: ReadonlyMap<string, Versioned<PoolClaim>>
@@ -55,8 +57,8 @@ interface Book {
 
 export const openPools = (context: Context): Pools => {
   const { store, mirror, node } = context
-  /** Last automatic answer per wanted name: Docker repeats when ours overlaps a route of its host. */
-  const answered = new Map<string, number>()
+  /** Automatic answers of late (monotonic ms) to requests by name: Docker repeats when ours overlaps a route of its host. */
+  const answered = new Map<string, readonly number[]>()
 
   const book = async (signal: AbortSignal): Promise<Book> => {
     const { entries } = await store.list('pools', { signal })
@@ -169,7 +171,7 @@ export const openPools = (context: Context): Pools => {
       if (record) throw mismatch(record, request.prefix)
       return undefined
     }
-    if (ofFamily[0] !== undefined) return { network: id, prefix: once(id, ofFamily[0]) }
+    if (ofFamily[0] !== undefined) return { network: id, prefix: ofFamily[0] }
     if (record)
       throw new WeftError(
         'INVALID',
@@ -178,15 +180,16 @@ export const openPools = (context: Context): Pools => {
     return undefined
   }
 
-  /** The same automatic answer twice within 2 s: Docker refused it, because a route of its host is in the way. */
-  const once = (id: NetworkId, prefix: string): string => {
+  /** The same answer again within 2 s: a user's next command, or Docker refused it for what is in its host's way. */
+  const refuseRepetition = ({ network, prefix }: PoolGrant): void => {
     const now = context.clock.monotonic()
-    const key = `${id} ${prefix}`
-    const before = answered.get(key)
-    answered.set(key, now)
-    if (before === undefined || now - before > 2000) return prefix
+    const key = `${network} ${prefix}`
+    const before = (answered.get(key) ?? []).filter(at => now - at <= repetitionMs)
+    answered.set(key, [...before, now])
+    if (before.length === 0) return
     const own = mirror.snapshot.nodes.get(node)?.record.routes ?? []
     const route = own.find(text => overlaps(parseInterface(text).prefix, parsePrefix(prefix)))
+    if (route === undefined && before.length < 3) return
     throw new WeftError(
       'TAKEN',
       `subnet ${prefix} of that network clashes with ${route ? `route ${route}` : 'a route or resolver'} of host ${node}: remove the route, or give the network another subnet`,
@@ -200,7 +203,7 @@ export const openPools = (context: Context): Pools => {
         request.replicaOf === undefined ? undefined : mirror.snapshot.networks.get(request.replicaOf)?.record
       const own = replica?.pools.find(pool => pool.prefix === request.prefix)
       if (replica && own) return { network: replica.id, prefix: own.prefix }
-      return attempt(context, signal, async () => {
+      const grant = await attempt(context, signal, async () => {
         // who has the name is looked up again after each lost race
         const id = request.wanted === undefined ? undefined : await networkNamed(request.wanted, signal)
         const grant = id === undefined ? undefined : await joined(id, request, signal)
@@ -209,6 +212,8 @@ export const openPools = (context: Context): Pools => {
           ? automatic(request, id ?? newId(), signal)
           : explicit(request.prefix, request, signal)
       })
+      if (request.wanted !== undefined && request.prefix === undefined) refuseRepetition(grant)
+      return grant
     },
     async release(prefix, signal) {
       const entry = await store.get(keys.pool(prefix), { signal })
