@@ -16,6 +16,7 @@ import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import { parseOptions } from './options.ts'
 import type { Pools } from './pools.ts'
+import { goneInTime } from './removal.ts'
 
 export interface NetworkRequest {
   readonly docker: string
@@ -62,7 +63,11 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       const known = await store.get(keys.network(id), { signal })
       if (known) {
         const record = join(decode('network', known.key, known.value), request, options.network)
-        return { record, revision: known.revision }
+        if (record.state.kind === 'active') return { record, revision: known.revision }
+        const gone = await goneInTime(context, id, signal)
+        throw gone
+          ? new WeftError('CONFLICT', `network ${JSON.stringify(record.name ?? id)} has just gone: repeat the command`)
+          : new ConflictError(`network ${id} stays`)
       }
       const foreign = claims.findIndex(
         ({ record }) => record.network !== id && (record.settled || record.node !== node),
@@ -99,7 +104,6 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         'INVALID',
         `network ${title} is ${network.internal ? '' : 'not '}--internal: create it here the same way`,
       )
-    if (network.state.kind === 'removing') throw new WeftError('CONFLICT', `network ${title} is being removed`)
     for (const pool of request.pools)
       if (!network.pools.some(known => known.prefix === pool.prefix))
         throw new WeftError('INVALID', `network ${title} has no subnet ${pool.prefix}`)

@@ -22,6 +22,7 @@ import { keys, poolOfKey, splitKey } from '../store/keys.ts'
 import type { Compare, Entry } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
+import { goneInTime } from './removal.ts'
 
 export interface PoolRequest {
   readonly family: Family
@@ -49,6 +50,8 @@ export interface Pools {
 }
 
 const repetitionMs = 2000
+/** Between Docker's word and the cluster's being asked. */
+const removalMs = 2000
 
 interface Book {
   readonly epoch: Compare
@@ -59,6 +62,13 @@ export const openPools = (context: Context): Pools => {
   const { store, mirror, node } = context
   /** Automatic answers of late (monotonic ms) to requests by name: Docker repeats when ours overlaps a route of its host. */
   const answered = new Map<string, readonly number[]>()
+
+  /** Docker gave a pool of this network back here, monotonic ms: the cluster is perhaps not asked for its end yet. */
+  const givenBack = new Map<NetworkId, number>()
+  const isGoing = ({ id, state, origin }: Network): boolean => {
+    if (state.kind === 'removing') return true
+    return origin.by === 'docker' && context.clock.monotonic() - (givenBack.get(id) ?? -removalMs) < removalMs
+  }
 
   const book = async (signal: AbortSignal): Promise<Book> => {
     const { entries } = await store.list('pools', { signal })
@@ -110,6 +120,7 @@ export const openPools = (context: Context): Pools => {
       if (!overlaps(prefix, parsePrefix(other))) continue
       const again = !record.settled && record.node === node && other === formatPrefix(prefix)
       if (again) return { network: record.network, prefix: other } // Docker repeats what it got no answer to
+      if (await goneInTime(context, record.network, signal, isGoing)) return explicit(text, request, signal)
       throw new WeftError(
         'TAKEN',
         overlapText(text, other, record, mirror.snapshot.networks.get(record.network)?.record),
@@ -156,7 +167,9 @@ export const openPools = (context: Context): Pools => {
   /** Who has or claims this name: a network that is there, or one that is being made on some host. */
   const networkNamed = async (name: string, signal: AbortSignal): Promise<NetworkId | undefined> => {
     const entry = await store.get(keys.networkName(name), { signal })
-    return entry ? decode('nameClaim', entry.key, entry.value).network : undefined
+    const id = entry && decode('nameClaim', entry.key, entry.value).network
+    if (id === undefined) return undefined
+    return (await goneInTime(context, id, signal, isGoing)) ? networkNamed(name, signal) : id
   }
 
   const joined = async (id: NetworkId, request: PoolRequest, signal: AbortSignal): Promise<PoolGrant | undefined> => {
@@ -216,6 +229,9 @@ export const openPools = (context: Context): Pools => {
       return grant
     },
     async release(prefix, signal) {
+      const network = mirror.snapshot.pools.get(prefix)?.record.network
+      if (network !== undefined) givenBack.set(network, context.clock.monotonic())
+      for (const id of givenBack.keys()) if (!mirror.snapshot.networks.has(id)) givenBack.delete(id)
       const entry = await store.get(keys.pool(prefix), { signal })
       if (!entry) return
       const [, { record }] = claimOf(entry)

@@ -182,6 +182,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       Object.keys(record.labels).length > 0
     )
       return
+    // the one that had its name goes: its end lets us look again
+    const holder = mirror.snapshot.names.get(record.wanted ?? Name)?.record.network
+    if (holder !== undefined && mirror.snapshot.networks.get(holder)?.record.state.kind === 'removing') return
     const given = await networks.introduce(id, { name: Name, labels: Labels ?? {}, attachable: Attachable }, signal())
     if (given === undefined) {
       log.info({ network: Name, id }, 'another host made a network of this name: ours gives way, nobody uses it yet')

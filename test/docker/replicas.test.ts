@@ -53,7 +53,7 @@ const openCluster = async (t: Test) => {
 
 /** A weftd without a kernel, time of its replicas fifty times as fast, and an engine that asks it as Docker does. */
 const openNode = async (name: string, shared: Store, dir: string, closers: (() => Promise<void>)[]) => {
-  const faults = { commit: false }
+  const faults = { commit: false, keep: false }
   const store: Store = {
     ...shared,
     commit: async (...args) => {
@@ -64,6 +64,9 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   const facts = { number: 1, instance: name, boot: 'b', vtep: '192.0.2.1', mtu: 1500, routes: [] }
   const value = encode('node', { name, ...facts, version: '0' })
   await shared.commit([], [{ kind: 'put', key: keys.node(name), value }], { signal: limit() })
+  const alive = keys.presence(name)
+  const presence = encode('presence', { node: name, instance: name, boot: 'b', applied: '0' })
+  await shared.commit([], [{ kind: 'put', key: alive, value: presence }], { signal: limit() })
   const mirror = openMirror(store, silentLog)
   await mirror.ready(limit())
   const context: Context = { store, mirror, node: name, boot: 'b', clock: systemClock, log: silentLog }
@@ -76,11 +79,11 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   const stopped = new Map<string, { name: string; id: string }>() // container → its network; id '' before the first start
   let made = 0
   /** As `docker network create`: the engine lists it once the driver has answered, and it has written it. */
-  const create = async (Name: string, { wanted, listedAfterMs = 0, replicaOf }: Wish = {}): Promise<string> => {
+  const create = async (Name: string, { wanted, subnet, listedAfterMs = 0, replicaOf }: Wish = {}): Promise<string> => {
     const Id = `${name}${++made}`
     const replica = replicaOf === undefined ? {} : { replicaOf }
-    const prefix =
-      replicaOf === undefined ? {} : { prefix: mirror.snapshot.networks.get(replicaOf)!.record.pools[0]!.prefix }
+    const given = replicaOf === undefined ? subnet : mirror.snapshot.networks.get(replicaOf)!.record.pools[0]!.prefix
+    const prefix = given === undefined ? {} : { prefix: given }
     const asked = { family: 4 as const, ...(wanted === undefined ? {} : { wanted }), ...replica, ...prefix }
     const grant = await pools.request(asked, limit())
     const options: Record<string, string> = wanted === undefined ? {} : { 'weft.network': wanted }
@@ -96,7 +99,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
     networks: async () => [...listed.values()],
     createNetwork: body => create(body.Name, { replicaOf: replicas.inFlight }),
     removeNetwork: async id => {
-      if (busy.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'network has active endpoints')
+      if (faults.keep || busy.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'network has active endpoints')
       listed.delete(id)
     },
     containers: async ({ network = [] } = {}) =>
@@ -111,21 +114,27 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   replicas.poke()
   let open = true
   const close = async () => {
-    if (open) await replicas.close().then(() => mirror.close())
+    if (!open) return
     open = false
+    await replicas.close().then(() => mirror.close())
+    await shared.commit([], [{ kind: 'delete', key: alive }], { signal: limit() })
   }
   closers.push(close)
   /** As `docker network rm`. */
   const remove = (id: string): void => {
+    const network = bindings.byDocker(id)?.network
     listed.delete(id)
     replicas.deleted(id)
+    const prefixes = network === undefined ? undefined : mirror.snapshot.networks.get(network)?.record.pools
+    for (const { prefix } of prefixes ?? []) void pools.release(prefix, limit())
   }
   const names = () => [...listed.values()].map(network => network.Name).sort()
   const known = () => [...mirror.snapshot.networks.values()].map(({ record }) => record)
-  return { create, remove, names, known, busy, stopped, faults, replicas, bindings, close }
+  return { create, pools, remove, names, known, busy, stopped, faults, replicas, bindings, close }
 }
 interface Wish {
   readonly wanted?: string
+  readonly subnet?: string
   readonly listedAfterMs?: number
   readonly replicaOf?: string | undefined
 }
@@ -216,4 +225,80 @@ t.test('nor does a replica go under such a container when the network has gone',
   t.same(b.names(), ['app'])
   b.stopped.clear()
   t.ok(await until(() => b.names().length === 0))
+})
+
+for (const [what, wish] of [
+  ['subnet', { subnet: '10.230.0.0/24' }],
+  ['weft.network', { wanted: 'app' }],
+  ['name', {}],
+] as const)
+  t.test(`docker network rm, and at once a network of the same ${what}`, async t => {
+    const cluster = await openCluster(t)
+    const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+    for (const pauseMs of [0, 5, 15, 30, 60]) {
+      const id = await a.create('app', wish)
+      t.ok(await until(() => b.names().includes('app')))
+      const [before] = a.known()
+      a.remove(id)
+      await new Promise(resolve => setTimeout(resolve, pauseMs))
+      const again = await a.create('app', wish)
+      t.ok(await until(() => a.known().length === 1 && a.known()[0]?.name === 'app'), `named, ${pauseMs} ms later`)
+      t.not(a.known()[0]?.id, before?.id, 'a new one')
+      t.ok(await until(() => b.names().join() === 'app'))
+      t.same(a.names(), ['app'])
+      a.remove(again)
+      t.ok(await until(() => a.known().length === 0 && b.names().length === 0))
+    }
+  })
+
+t.test('a new network does not give way to one of its name that is going', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  b.faults.keep = true
+  a.remove(id)
+  t.ok(await until(() => a.known()[0]?.state.kind === 'removing'))
+  const again = await a.create('app')
+  await a.replicas.settled()
+  t.ok(a.bindings.byDocker(again), 'it waits for its name')
+  b.faults.keep = false
+  b.replicas.poke()
+  t.ok(await until(() => a.known().length === 1 && a.known()[0]?.name === 'app'))
+  t.ok(a.bindings.byDocker(again))
+  t.ok(await until(() => b.names().join() === 'app'))
+})
+
+t.test('docker network rm that another host refuses, and at once the same name: joined', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app', { wanted: 'app' })
+  t.ok(await until(() => b.names().includes('app')))
+  const [before] = a.known()
+  b.stopped.set('c', { name: 'app', id: '' })
+  a.remove(id)
+  await a.create('app', { wanted: 'app' })
+  t.ok(await until(() => a.known()[0]?.state.kind === 'active'))
+  t.same(
+    a.known().map(record => record.id),
+    [before?.id],
+  )
+})
+
+t.test('a removal that does not end in time is named', async t => {
+  const cluster = await openCluster(t)
+  const a = await cluster.node('a')
+  await a.create('app', { subnet: '10.230.0.0/24' })
+  t.ok(await until(() => a.known()[0]?.name === 'app'))
+  const [record] = a.known()
+  await a.replicas.close()
+  const state = { kind: 'removing', since: new Date().toISOString(), by: 'b', acks: [] } as const
+  const value = encode('network', { ...record!, state })
+  await cluster.store.commit([], [{ kind: 'put', key: keys.network(record!.id), value }], { signal: limit() })
+  t.ok(await until(() => a.known()[0]?.state.kind === 'removing'))
+  const late = AbortSignal.timeout(100)
+  await t.rejects(a.pools.request({ family: 4, prefix: '10.230.0.0/25' }, late), {
+    code: 'CONFLICT',
+    message: /network "app" is being removed/,
+  })
 })
