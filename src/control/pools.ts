@@ -12,6 +12,7 @@ import {
   parseInterface,
   parsePrefix,
   subnets,
+  unusableFor,
 } from '../model/address.ts'
 import { automaticLength } from '../model/cluster.ts'
 import { type NetworkId, newId } from '../model/ids.ts'
@@ -269,6 +270,12 @@ const claimOf = (entry: Entry): [string, Versioned<PoolClaim>] => [
 const parseSubnet = (text: string, { family, range }: PoolRequest): Prefix => {
   const { prefix } = parseInterface(text, 'subnet') // Docker itself accepts host bits
   if (prefix.family !== family) throw new WeftError('INVALID', `subnet ${text} is not IPv${family}`)
+  const unusable = unusableFor(prefix)
+  if (unusable !== undefined)
+    throw new WeftError(
+      'INVALID',
+      `subnet ${text} overlaps ${unusable}, which containers cannot have: choose one inside ${family === 4 ? '10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16' : 'fd00::/8'}, or leave --subnet out`,
+    )
   const most = family === 4 ? 30 : 126
   if (prefix.length > most)
     throw new WeftError('INVALID', `subnet ${text} has no room for containers: the prefix length is at most ${most}`)

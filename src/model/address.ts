@@ -84,6 +84,25 @@ export const contains = (prefix: Prefix, address: Address): boolean =>
 export const overlaps = (a: Prefix, b: Prefix): boolean =>
   a.family === b.family && (a.length <= b.length ? contains(a, b) : contains(b, a))
 
+/** What no network of containers can be, and what it is (RFC 6890). */
+const unusable: readonly (readonly [string, string])[] = [
+  ['0.0.0.0/8', 'this host'],
+  ['127.0.0.0/8', 'loopback'],
+  ['169.254.0.0/16', "link-local, with weft's own links and resolver"],
+  ['224.0.0.0/4', 'multicast'],
+  ['240.0.0.0/4', 'reserved'],
+  ['::/96', 'unspecified, loopback'],
+  ['::ffff:0:0/96', 'IPv4-mapped'],
+  ['fe80::/10', 'link-local'],
+  ['ff00::/8', 'multicast'],
+]
+
+/** Why a network cannot have this prefix, as in '127.0.0.0/8 (loopback)'; undefined: it can. */
+export const unusableFor = (prefix: Prefix): string | undefined => {
+  const found = unusable.find(([text]) => overlaps(prefix, parsePrefix(text)))
+  return found && `${found[0]} (${found[1]})`
+}
+
 /** Every prefix of `length` inside `within`, lowest first. */
 export const subnets = function* (within: Prefix, length: number): Generator<Prefix> {
   const step = 1n << BigInt(bits(within.family) - length)
