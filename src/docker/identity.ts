@@ -22,18 +22,23 @@ export const openIdentity = (engine: Engine): Identity => {
   return async (container, aliases = []) => workloadOf(container, aliases, await imageLabels(container.Image))
 }
 
+const compose = 'com.docker.compose.'
 /** What an image brings may not claim to be what only the one who starts the container can say. */
 const guarded = (key: string): boolean =>
-  key.startsWith('weft.') || key.startsWith('com.docker.compose.') || key.startsWith('com.docker.swarm.')
+  key.startsWith('weft.') || key.startsWith(compose) || key.startsWith('com.docker.swarm.')
+/** Compose sets these on containers; on the images that it builds only project, service and version. */
+const marks = ['config-hash', 'container-number'].map(name => compose + name)
 
 export const workloadOf = (
   { Id, Name, Config }: Described,
   aliases: readonly string[],
   fromImage: Readonly<Record<string, string>>,
 ): Workload => {
-  const labels = Object.fromEntries(
-    Object.entries(Config.Labels ?? {}).filter(([key]) => !(guarded(key) && key in fromImage)),
-  )
+  const all = Config.Labels ?? {}
+  const composed = marks.some(mark => mark in all && !(mark in fromImage))
+  const given = ([key, value]: [string, string]): boolean =>
+    !guarded(key) || value !== fromImage[key] || (composed && key.startsWith(compose))
+  const labels = Object.fromEntries(Object.entries(all).filter(given))
   const project = labels['com.docker.compose.project']
   const service = labels['weft.service'] ?? labels['com.docker.compose.service']
   return {
