@@ -6,7 +6,16 @@ import type { Bindings } from '../control/bindings.ts'
 import type { Converger } from '../control/converger.ts'
 import type { Endpoints } from '../control/endpoints.ts'
 import type { Networks } from '../control/networks.ts'
-import { contains, familyOf, formatAddress, parseAddress, parseInterface, parsePrefix } from '../model/address.ts'
+import {
+  contains,
+  familyOf,
+  formatAddress,
+  formatPrefix,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+} from '../model/address.ts'
+import type { Endpoint } from '../model/endpoint.ts'
 import type { Network, Pool } from '../model/network.ts'
 import { forAMoment } from './patience.ts'
 import type { Sandboxes } from './sandboxes.ts'
@@ -43,9 +52,22 @@ export interface NetworkDriverParts {
 
 export const addressSpace = 'weft'
 
+/** 169.254.0.0/17: a sixteenth network still has its route, none covers the clouds' 169.254.169.254. */
+const widestRoute = 17
+
 /** Answers by method name, as in 'NetworkDriver.Join'. */
 export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string, Handler>> => {
   const { networks, endpoints, bindings, converger, sandboxes } = parts
+
+  /**
+   * To the resolver, /32 with a sandbox's first IPv4 endpoint, /31 around it with the second and so on: they stand
+   * beside each other, and when the network of one is disconnected the next serves.
+   */
+  const resolverRoutes = async (sandbox: string, { id, addresses }: Endpoint): Promise<string[]> => {
+    if (!addresses.some(address => familyOf(address) === 4)) return []
+    const length = 32 - (await sandboxes.number(sandbox, id))
+    return length < widestRoute ? [] : [formatPrefix(parseInterface(`${parts.resolver}/${length}`).prefix)]
+  }
 
   return {
     'NetworkDriver.GetCapabilities': async () => ({ Scope: 'local', ConnectivityScope: 'global' }),
@@ -105,12 +127,11 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
       const request = decodeRequest('Join', requests.join, body)
       const { endpoint, network } = await endpoints.get(request.NetworkID, request.EndpointID, signal)
       await converger.attach(network.id, endpoint.id, signal)
-      const first = await sandboxes.first(request.SandboxKey, request.EndpointID)
       return {
         InterfaceName: { SrcName: parts.containerEnd(endpoint.id), DstPrefix: 'eth' },
         ...gatewaysOf(network, endpoint.addresses),
         StaticRoutes: [
-          ...(first && endpoint.addresses.some(address => familyOf(address) === 4) ? [`${parts.resolver}/32`] : []),
+          ...(await resolverRoutes(request.SandboxKey, endpoint)),
           ...otherSubnets(network, endpoint.addresses),
         ].map(Destination => ({ Destination, RouteType: 1 })),
         DisableGatewayService: true,

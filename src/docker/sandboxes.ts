@@ -1,32 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which endpoint brought its sandbox the route to the resolver: that fits a routing table only once. Kept on disk: a
-// container joins its next network perhaps under the next weftd.
+// Numbers the endpoints of a sandbox: each brings it a route to the resolver, and a routing table holds a prefix only
+// once, so each needs its own. Kept on disk: a container joins its next network perhaps under the next weftd.
 import { readIfPresent, writeDurably } from '../base/file.ts'
 import { keyedQueue } from '../base/queue.ts'
 import type { EndpointId } from '../model/ids.ts'
 
 export interface Sandboxes {
-  /** True for the first of a sandbox, however often it asks. */
-  first(sandbox: string, endpoint: EndpointId): Promise<boolean>
+  /** The lowest number that no other endpoint of the sandbox has; the same however often it asks. */
+  number(sandbox: string, endpoint: EndpointId): Promise<number>
   left(endpoint: EndpointId): Promise<void>
 }
 
 export const openSandboxes = async (path: string): Promise<Sandboxes> => {
-  const routed = new Map<string, EndpointId>(JSON.parse((await readIfPresent(path)) ?? '[]') as [string, EndpointId][])
+  const sandboxes = new Map(parse((await readIfPresent(path)) ?? '[]'))
   const queue = keyedQueue()
-  const save = (): Promise<void> => queue.run('file', () => writeDurably(path, JSON.stringify([...routed])))
+  const save = (): Promise<void> => queue.run('file', () => writeDurably(path, JSON.stringify([...sandboxes])))
   return {
-    async first(sandbox, endpoint) {
-      const known = routed.get(sandbox)
-      if (known !== undefined) return known === endpoint
-      routed.set(sandbox, endpoint)
+    async number(sandbox, endpoint) {
+      const endpoints = sandboxes.get(sandbox) ?? []
+      const known = endpoints.indexOf(endpoint)
+      if (known >= 0) return known
+      const free = endpoints.indexOf(null)
+      const number = free >= 0 ? free : endpoints.length
+      sandboxes.set(sandbox, Object.assign([...endpoints], { [number]: endpoint }))
       await save()
-      return true
+      return number
     },
     async left(endpoint) {
-      const held = [...routed].filter(([, other]) => other === endpoint)
-      for (const [sandbox] of held) routed.delete(sandbox)
+      const held = [...sandboxes].filter(([, endpoints]) => endpoints.includes(endpoint))
+      for (const [sandbox, endpoints] of held) {
+        const rest = endpoints.map(other => (other === endpoint ? null : other))
+        if (rest.every(other => other === null)) sandboxes.delete(sandbox)
+        else sandboxes.set(sandbox, rest)
+      }
       if (held.length > 0) await save()
     },
   }
 }
+
+/** Endpoints by number; null: free. */
+type Numbered = [sandbox: string, endpoints: readonly (EndpointId | null)[]]
+
+/** Before there were numbers, only the first endpoint stood there. */
+const parse = (text: string): Numbered[] =>
+  (JSON.parse(text) as [string, Numbered[1] | EndpointId][]).map(([sandbox, endpoints]) => [
+    sandbox,
+    typeof endpoints === 'string' ? [endpoints] : endpoints,
+  ])
