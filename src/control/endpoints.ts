@@ -202,7 +202,7 @@ export const openEndpoints = (
         if (mirror.snapshot.nodes.get(node)?.record.drained)
           throw new WeftError(
             'DRAINED',
-            `node ${node} is drained and takes no new containers: start it elsewhere, or weft node drain --undo ${node}`,
+            `node ${node} is drained, no container is started or restarted there: start it elsewhere, or weft node drain --undo ${node}`,
           )
         if (request.addresses.length === 0)
           throw new WeftError('INVALID', 'an endpoint needs an address: create the network with --ipam-driver weft')

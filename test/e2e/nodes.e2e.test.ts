@@ -29,6 +29,7 @@ t.test('exit codes of the command line', async t => {
   const cases: [number, string[], RegExp][] = [
     [0, ['node', 'ls'], /h2/],
     [0, ['--help'], /Usage: weft/],
+    [0, ['node', 'drain', '--help'], /started or restarted/],
     [1, ['node', 'rm', 'h2'], /node h2 is alive: stop weftd there first/],
     [2, ['node', 'frobnicate'], /--help/],
     [2, ['node', 'ls', '--output', 'csv'], /json/],
@@ -50,13 +51,15 @@ t.test('exit codes of the command line', async t => {
   t.match(dead.err, /weftd.*\/run\/nobody\.sock/)
 })
 
-t.test('a drained node takes no new containers, and keeps those it has', async t => {
+t.test('a drained node starts no containers, new or old, and keeps those it has', async t => {
   t.match(await lab.weft('h1', 'node', 'drain', 'h2'), /h2 drained/)
   const refused = await run('h2', 'new')
   t.not(refused.code, 0)
-  t.match(refused.err, /node h2 is drained .*start it elsewhere, or weft node drain --undo h2/)
+  t.match(refused.err, /node h2 is drained, .*start it elsewhere, or weft node drain --undo h2/)
   t.ok(await reaches('h1', 'one', await address('h2', 'two')))
+  t.match((await lab.tryDocker('h2', 'restart', '-t', '0', 'two')).err, /no container is started or restarted there/)
   await lab.weft('h1', 'node', 'drain', '--undo', 'h2')
+  await lab.docker('h2', 'start', 'two')
   await lab.docker('h2', 'start', 'new')
   t.ok(await reaches('h1', 'one', await address('h2', 'new')))
 })

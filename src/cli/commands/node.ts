@@ -49,7 +49,7 @@ export const nodeCommand = (program: Command, cli: Cli): void => {
     })
   node
     .command('drain <name>')
-    .description('take no new containers on weft networks there')
+    .description('refuse containers that are started or restarted on weft networks there; those that run stay')
     .option('--undo', 'take them again')
     .action(async (name: string, flags: { undo?: boolean }) => {
       const found = await cli.api().call(client => client.drainNode, { name, undo: flags.undo === true })
