@@ -14,7 +14,7 @@ import type { Compare } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
-import type { Pools } from './pools.ts'
+import { type Pools, recreate } from './pools.ts'
 
 export interface Addresses {
   /** Answers an address with the pool's prefix length: '10.1.0.7/16'. */
@@ -141,7 +141,10 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
       if (!pool || !bindings.byNetwork(claim.network)) {
         // before CreateNetwork: auxiliary addresses, which CreateNetwork will bring again
         if (address === undefined)
-          throw new WeftError('NOT_FOUND', `pool ${prefix} belongs to no network on this host yet`)
+          throw new WeftError(
+            'NOT_FOUND',
+            `pool ${prefix} belongs to no weft network on this host: weft's addresses are for weft's networks, ${recreate}`,
+          )
         const why = refusal({ prefix }, parseAddress(address))
         if (why) throw new WeftError('INVALID', `aux-address: ${why}`)
         return withLength(address, prefix)

@@ -117,9 +117,17 @@ export const openEndpoints = (
     if (request.mac !== undefined) {
       const mac = parseMac(request.mac)
       if (/^02:7[ef]:/.test(mac))
-        throw new WeftError('INVALID', `mac address ${mac} is in weft's own range 02:7e, 02:7f: choose another`)
+        throw new WeftError(
+          'INVALID',
+          `mac address ${mac} is in weft's own range 02:7e, 02:7f: choose another --mac-address`,
+        )
       if (Number.parseInt(mac.slice(0, 2), 16) & 1)
-        throw new WeftError('INVALID', `mac address ${mac} is a multicast address`)
+        throw new WeftError('INVALID', `mac address ${mac} is a multicast address: choose another --mac-address`)
+      if (mac === '00:00:00:00:00:00')
+        throw new WeftError(
+          'INVALID',
+          `mac address ${mac} is all zeros, no interface takes it: choose another --mac-address`,
+        )
       return { mac, compare: await freeMac(network, mac, signal) }
     }
     const v4 = request.addresses.find(address => familyOf(address) === 4)

@@ -50,6 +50,9 @@ export interface Pools {
   holder(prefix: string, signal: AbortSignal): Promise<Versioned<PoolClaim>>
 }
 
+/** The remedy where Docker holds a pool that weft does not know, or gave it to another driver. */
+export const recreate = 'remove the network and type docker network create -d weft --ipam-driver weft NAME'
+
 const repetitionMs = 2000
 /** Between Docker's word and the cluster's being asked. */
 const removalMs = 2000
@@ -252,7 +255,8 @@ export const openPools = (context: Context): Pools => {
       const mirrored = mirror.snapshot.pools.get(prefix)
       if (mirrored) return mirrored
       const entry = await store.get(keys.pool(prefix), { signal })
-      if (!entry) throw new WeftError('NOT_FOUND', `pool ${prefix} belongs to no network of the cluster any more`)
+      if (!entry)
+        throw new WeftError('NOT_FOUND', `pool ${prefix} belongs to no network of the cluster (any more): ${recreate}`)
       return claimOf(entry)[1]
     },
   }

@@ -1,38 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a request for a pool is answered, over a store on disk.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import t, { type Test } from 'tap'
-import { systemClock } from '../../src/base/clock.ts'
-import { silentLog } from '../../src/base/log.ts'
-import { openPools } from '../../src/control/pools.ts'
-import { encode } from '../../src/store/codec.ts'
-import { openEmbeddedStore } from '../../src/store/embedded.ts'
-import { keys } from '../../src/store/keys.ts'
-import { openMirror } from '../../src/store/mirror.ts'
-
-const limit = () => AbortSignal.timeout(20_000)
-
-const open = async (t: Test, routes: readonly string[] = []) => {
-  const dir = mkdtempSync(join(tmpdir(), 'weft-pools-'))
-  const store = await openEmbeddedStore({ dir })
-  const put = (key: string, value: string) => store.commit([], [{ kind: 'put', key, value }], { signal: limit() })
-  const cluster = { id: 'c', pools: ['10.224.0.0/12', 'fd00::/48'], underlayFamily: 4, vxlanPort: 4789 } as const
-  await put(keys.cluster, encode('cluster', { ...cluster, reservedPorts: [], created: '' }))
-  const facts = { number: 1, instance: 'i', boot: 'b', vtep: '192.0.2.1', mtu: 1500, version: '0' }
-  const node = (...its: readonly string[]) => put(keys.node('a'), encode('node', { name: 'a', ...facts, routes: its }))
-  await node(...routes)
-  const mirror = openMirror(store, silentLog)
-  await mirror.ready(limit())
-  t.teardown(async () => {
-    await mirror.close()
-    await store.close()
-    rmSync(dir, { recursive: true })
-  })
-  const pools = openPools({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog })
-  return { pools, node, mirror }
-}
+import t from 'tap'
+import { limit, openHost as open } from './host.ts'
 
 t.test('a second network of one name within two seconds is no clash, an engine that asks on and on is', async t => {
   const { pools } = await open(t)

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of one node, 'a', over a store on disk.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import { systemClock } from '../../src/base/clock.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { openAddresses } from '../../src/control/addresses.ts'
+import { openBindings } from '../../src/control/bindings.ts'
+import { openEndpoints } from '../../src/control/endpoints.ts'
+import { openNetworks } from '../../src/control/networks.ts'
+import { openPools } from '../../src/control/pools.ts'
+import { encode } from '../../src/store/codec.ts'
+import { openEmbeddedStore } from '../../src/store/embedded.ts'
+import { keys } from '../../src/store/keys.ts'
+import { openMirror } from '../../src/store/mirror.ts'
+
+export const limit = () => AbortSignal.timeout(20_000)
+
+export const openHost = async (t: Test) => {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-control-'))
+  const store = await openEmbeddedStore({ dir })
+  const put = (key: string, value: string) => store.commit([], [{ kind: 'put', key, value }], { signal: limit() })
+  const cluster = { id: 'c', pools: ['10.224.0.0/12', 'fd00::/48'], underlayFamily: 4, vxlanPort: 4789 } as const
+  await put(keys.cluster, encode('cluster', { ...cluster, reservedPorts: [], created: '' }))
+  const facts = { number: 1, instance: 'i', boot: 'b', vtep: '192.0.2.1', mtu: 1500, version: '0' }
+  const node = (...routes: readonly string[]) => put(keys.node('a'), encode('node', { name: 'a', ...facts, routes }))
+  await node()
+  const mirror = openMirror(store, silentLog)
+  await mirror.ready(limit())
+  t.teardown(async () => {
+    await mirror.close()
+    await store.close()
+    rmSync(dir, { recursive: true })
+  })
+  const context = { store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog }
+  const bindings = await openBindings(join(dir, 'bindings.json'), 64, () => {})
+  const pools = openPools(context)
+  const addresses = openAddresses(context, bindings, pools)
+  const networks = openNetworks(context, bindings, pools)
+  const endpoints = openEndpoints(context, bindings, addresses, {} as never, {} as never)
+  return { mirror, pools, addresses, networks, endpoints, node }
+}
