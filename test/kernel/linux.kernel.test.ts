@@ -44,8 +44,12 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     node: 'a',
     gateway: true,
     ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
+    service: 'web',
   })
-  snapshot.putPort('tcp/8080', { cluster: { network: 'n1', holders: [local] }, local: [] })
+  // with a container elsewhere, so that the balancer has a choice
+  const { record: other } = snapshot.endpoints('n1').get('remote1')!
+  snapshot.putEndpoint({ ...other, gateway: true, ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }], service: 'web' })
+  snapshot.putPort('tcp/8080', { cluster: { network: 'n1', service: 'web', holders: [local, other.id] }, local: [] })
   const bound = new Map([
     ['n1', { slot: 0 }],
     ['n2', { slot: 1 }],
@@ -82,6 +86,7 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
   }
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
   const inN = 'ip netns exec weft-n1048576'
+  const inM = inN.replace('weft-n', 'weft-m')
   let running = open()
 
   t.test('everything wanted is reached, and the tools see it', async t => {
@@ -94,6 +99,10 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     t.match(sh(`${inN} ip -d link show vx0`), /vxlan id 1048576 local 192\.0\.2\.1 .*dstport 8473 .*nolearning.*gbp/s)
     t.match(sh(`${inN} nft list map inet weft published`), /tcp \. 8080 : 80/)
     t.match(sh('nft list map inet weft ports4'), /tcp \. 8080 : 169\.254\.1\.2/)
+    t.match(
+      sh(`${inM} nft list chain inet weft tcp_8080`),
+      /dnat ip to numgen inc mod 2 map \{ 0 : 10\.80\.0\.\d+, 1 : 10\.80\.0\./,
+    )
     t.match(sh(`${inN} nft list chain netdev weft in_clocal0000000`), /policy drop/)
     t.equal(sh(`${inN} sysctl -n net.bridge.bridge-nf-call-iptables`).trim(), '1')
     t.equal(
