@@ -2,23 +2,40 @@
 // Records as text: JSON with a format version, checked field by field when read, because a store is somebody else's
 // machine. Unknown fields are dropped (a newer weft may write them); a wrong type is an error naming key and field.
 import { z } from 'zod'
-import { WeftError } from '../base/errors.ts'
+import { describe, WeftError } from '../base/errors.ts'
+import { parseAddress, parseInterface, parseMac, parsePrefix } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim, NodeNumberClaim } from '../model/endpoint.ts'
 import type { NameClaim, Network, PoolClaim, VniClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
 import type { PortClaim } from '../model/port.ts'
+import { poolOfKey, splitKey } from './keys.ts'
 
 /** Optional fields are absent, never undefined (exactOptionalPropertyTypes). */
 type Exact<T> = z.ZodType<T, unknown>
+
+/** A string that `parse` takes. Its error says what is wrong. */
+const text = (parse: (value: string) => unknown): z.ZodType<string, unknown> =>
+  z.string().superRefine((value, context) => {
+    try {
+      parse(value)
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: describe(error) })
+    }
+  })
+const address = text(value => parseAddress(value))
+const prefix = text(value => parsePrefix(value))
+/** With host bits. */
+const cidr = text(value => parseInterface(value))
+const mac = text(value => parseMac(value))
 
 const strings = z.record(z.string(), z.string())
 const resting = z.object({ kind: z.literal('resting'), until: z.number() })
 
 const pool = z.object({
-  prefix: z.string(),
-  range: z.string().exactOptional(),
-  gateway: z.string().exactOptional(),
+  prefix,
+  range: cidr.exactOptional(),
+  gateway: address.exactOptional(),
   aux: strings.exactOptional(),
 })
 
@@ -36,7 +53,7 @@ const portMapping = z.object({
   proto: z.enum(['tcp', 'udp', 'sctp']),
   port: z.number().int(),
   hostPort: z.number().int(),
-  hostIp: z.string().exactOptional(),
+  hostIp: address.exactOptional(),
   family: z.union([z.literal(4), z.literal(6)]).exactOptional(),
   local: z.literal(true).exactOptional(),
 })
@@ -44,7 +61,7 @@ const portMapping = z.object({
 export const schemas = {
   cluster: z.object({
     id: z.string(),
-    pools: z.array(z.string()),
+    pools: z.array(prefix),
     underlayFamily: z.union([z.literal(4), z.literal(6)]),
     vxlanPort: z.number().int(),
     reservedPorts: z.array(z.number().int()),
@@ -55,9 +72,9 @@ export const schemas = {
     number: z.number().int().min(1).max(65535),
     instance: z.string(),
     boot: z.string(),
-    vtep: z.string(),
+    vtep: address,
     mtu: z.number().int(),
-    routes: z.array(z.string()),
+    routes: z.array(cidr),
     version: z.string(),
     drained: z.boolean().exactOptional(),
     fenced: z.string().exactOptional(),
@@ -90,7 +107,7 @@ export const schemas = {
     network: z.string(),
     node: z.string(),
     settled: z.boolean(),
-    range: z.string().exactOptional(),
+    range: cidr.exactOptional(),
     wanted: z.string().exactOptional(),
   }) satisfies Exact<PoolClaim>,
   nameClaim: z.object({ network: z.string() }) satisfies Exact<NameClaim>,
@@ -100,8 +117,8 @@ export const schemas = {
     network: z.string(),
     node: z.string(),
     boot: z.string(),
-    addresses: z.array(z.string()).min(1),
-    mac: z.string(),
+    addresses: z.array(address).min(1),
+    mac,
     ports: z.array(portMapping),
     gateway: z.boolean(),
     workload: workload.exactOptional(),
@@ -165,11 +182,39 @@ export const recordKinds: Readonly<Record<string, RecordKind>> = {
   ports: 'portClaim',
 }
 
+/** What the parts of a key are, after the first. */
+const any = (): void => {}
+const keyParts: Readonly<Record<RecordKind, readonly ((part: string) => unknown)[]>> = {
+  cluster: [],
+  node: [any],
+  nodeNumber: [any],
+  presence: [any],
+  network: [any],
+  nameClaim: [any],
+  vniClaim: [any],
+  poolClaim: [part => parsePrefix(poolOfKey(part))],
+  endpoint: [any, any],
+  addressClaim: [any, part => parseAddress(part)],
+  macClaim: [any, part => parseMac(part)],
+  portClaim: [any, any],
+}
+
+const checkKey = (kind: RecordKind, key: string): void => {
+  try {
+    const [, ...parts] = splitKey(key)
+    if (parts.length !== keyParts[kind].length) throw new Error(`it has ${parts.length + 1} parts`)
+    for (const [i, check] of keyParts[kind].entries()) check(parts[i]!)
+  } catch (error) {
+    throw new WeftError('INVALID', `store key ${key} is not ours`, { cause: error })
+  }
+}
+
 export const encode = <K extends RecordKind>(_kind: K, record: Records[K]): string =>
   JSON.stringify({ v: formatVersion, ...(record as object) })
 
 /** Throws INVALID naming key and field. */
 export const decode = <K extends RecordKind>(kind: K, key: string, text: string): Records[K] => {
+  checkKey(kind, key)
   let json: unknown
   try {
     json = JSON.parse(text)
