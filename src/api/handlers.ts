@@ -190,6 +190,10 @@ const problemsOf = (parts: ApiParts): string[] => {
   const problems: string[] = []
   const store = parts.store()
   if (!store.available) problems.push(`store: ${store.error ?? 'not reached yet'}`)
+  for (const [key, why] of store.damaged)
+    problems.push(
+      `store: ${why.includes(key) ? why : `${key}: ${why}`}; the version before stays in force, if there was one`,
+    )
   const docker = parts.dockerError()
   if (docker !== undefined) problems.push(`docker: ${docker}`)
   for (const [name, why] of parts.networkProblems()) problems.push(`network ${name}: ${why}`)

@@ -88,7 +88,8 @@ export const openNodes = (context: Context): Nodes => {
   const refuseTwins = async (facts: NodeFacts, signal: AbortSignal): Promise<void> => {
     const { entries } = await store.list('nodes/', { signal })
     for (const entry of entries) {
-      const other = decode('node', entry.key, entry.value)
+      const other = readable(() => decode('node', entry.key, entry.value))
+      if (other === undefined) continue // status names it
       if (other.name !== self && other.fenced === undefined && other.vtep === facts.vtep)
         throw new WeftError(
           'TAKEN',
@@ -116,42 +117,63 @@ export const openNodes = (context: Context): Nodes => {
     }
   }
 
-  /** Never the one this node had before it was fenced: what other hosts still have of it must not look right. */
-  const freeNumber = async (before: number | undefined, signal: AbortSignal): Promise<number> => {
+  /**
+   * Never the one this node had before it was fenced: what other hosts still have of it must not look right. The one
+   * that it still has when its record was lost.
+   */
+  const freeNumber = async (
+    instance: string,
+    before: number | undefined,
+    signal: AbortSignal,
+  ): Promise<{ number: number; claim: Compare }> => {
     const { entries } = await store.list('node-numbers/', { signal })
-    const used = new Set(entries.map(entry => Number(entry.key.slice('node-numbers/'.length))))
+    const numberOf = ({ key }: Entry): number => Number(key.slice('node-numbers/'.length))
+    const ours = entries.find(({ key, value }) => {
+      const claim = readable(() => decode('nodeNumber', key, value))
+      return claim?.node === self && claim.instance === instance
+    })
+    if (ours) return { number: numberOf(ours), claim: { key: ours.key, is: 'at', revision: ours.revision } }
+    const used = new Set(entries.map(numberOf))
     for (let number = nodeNumbers.first; number <= nodeNumbers.last; number++)
-      if (!used.has(number) && number !== before) return number
+      if (!used.has(number) && number !== before)
+        return { number, claim: { key: keys.nodeNumber(number), is: 'absent' } }
     throw new WeftError('FULL', 'the cluster has 65,535 nodes: remove dead ones with weft node rm')
   }
 
   const write = async (facts: NodeFacts, signal: AbortSignal): Promise<Node> => {
-    const known = await nodeOf(self, signal)
+    const entry = await store.get(keys.node(self), { signal })
+    // one that cannot be read is written again
+    const known = entry && readable(() => decode('node', entry.key, entry.value))
+    const unchanged: Compare = entry
+      ? { key: entry.key, is: 'at', revision: entry.revision }
+      : { key: keys.node(self), is: 'absent' }
     const { instance, vtep, mtu, routes, version } = facts
-    if (known && known.record.fenced === undefined) {
-      const record: Node = { ...known.record, instance, boot, vtep, mtu, routes, version }
-      if (JSON.stringify(record) === JSON.stringify(known.record)) return record
-      await store.commit(
-        [{ key: keys.node(self), is: 'at', revision: known.revision }],
-        [{ kind: 'put', key: keys.node(self), value: encode('node', record) }],
-        { signal },
-      )
+    if (known && known.fenced === undefined) {
+      const record: Node = { ...known, instance, boot, vtep, mtu, routes, version }
+      if (JSON.stringify(record) === JSON.stringify(known)) return record
+      await put(record, [unchanged], [], signal)
       return record
     }
-    const number = await freeNumber(known?.record.number, signal)
-    const record: Node = { name: self, number, instance, boot, vtep, mtu, routes, version }
-    await store.commit(
-      [
-        known ? { key: keys.node(self), is: 'at', revision: known.revision } : { key: keys.node(self), is: 'absent' },
-        { key: keys.nodeNumber(number), is: 'absent' },
-      ],
-      [
-        { kind: 'put', key: keys.node(self), value: encode('node', record) },
-        { kind: 'put', key: keys.nodeNumber(number), value: encode('nodeNumber', { node: self, instance }) },
-      ],
-      { signal },
-    )
+    const { number, claim } = await freeNumber(instance, known?.number, signal)
+    const held = known ? undefined : mirror.snapshot.nodes.get(self)?.record // the record was lost
+    const drained = held?.fenced === undefined && held?.instance === instance && held.drained === true
+    const record: Node = {
+      ...{ name: self, number, instance, boot, vtep, mtu, routes, version },
+      ...(drained ? { drained } : {}),
+    }
+    const value = encode('nodeNumber', { node: self, instance })
+    await put(record, [unchanged, claim], [{ kind: 'put', key: keys.nodeNumber(number), value }], signal)
     return record
+  }
+
+  const put = async (
+    record: Node,
+    compares: readonly Compare[],
+    more: readonly Write[],
+    signal: AbortSignal,
+  ): Promise<void> => {
+    const write: Write = { kind: 'put', key: keys.node(self), value: encode('node', record) }
+    await mirror.reached(await store.commit(compares, [write, ...more], { signal }), signal)
   }
 
   /** Of two hosts that came with one name at the same moment, the first to be present stays. */
@@ -224,7 +246,8 @@ export const openNodes = (context: Context): Nodes => {
         { key: keys.node(name), is: 'at', revision: known.revision },
         { key: keys.presence(name), is: 'absent' },
       ]
-      const ofNode = ({ value }: Entry): boolean => (JSON.parse(value) as { node?: string }).node === name
+      const ofNode = ({ value }: Entry): boolean =>
+        readable(() => JSON.parse(value) as { node?: string } | null)?.node === name
       const gone = new Set((await store.list('endpoints/', { signal })).entries.filter(ofNode).map(idOf))
       for (const prefix of ['ports/', 'endpoints/', 'addresses/', 'macs/']) {
         const { entries } = await store.list(prefix, { signal })
@@ -284,6 +307,15 @@ export const openNodes = (context: Context): Nodes => {
       stop.abort(new Error('closed'))
       await presence
     },
+  }
+}
+
+/** undefined: it throws. */
+const readable = <T>(read: () => T): T | undefined => {
+  try {
+    return read()
+  } catch {
+    return undefined
   }
 }
 

@@ -51,6 +51,7 @@ import { slots } from '../plan/links.ts'
 import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../plan/names.ts'
 import { unitsOfEndpoint } from '../plan/unit.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
+import { keys } from '../store/keys.ts'
 import { openMirror } from '../store/mirror.ts'
 import type { Config } from './config.ts'
 import { lockDataDir } from './lock.ts'
@@ -92,7 +93,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const identity = await readIdentity(join(config.dataDir, 'identity.json'), boot, facts)
 
   const store = parts.add('store', await openStore(config, log, clock))
-  const mirror = parts.add('mirror', openMirror(store, log))
+  const mirror = parts.add('mirror', openMirror(store, log, config.node))
   const kernel = parts.add('kernel', openLinuxKernel(log))
   const context: Context = { store, mirror, node: config.node, boot, clock, log }
 
@@ -315,15 +316,15 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       serve()
       void holdPorts()
     }
-    mirror.subscribe(keys => {
+    mirror.subscribe(changed => {
       readiness.look(
-        keys === 'all'
+        changed === 'all'
           ? allEndpoints()
-          : keys.filter(key => key[0] === 'endpoints').map(key => [key[1]!, key[2]!] as const),
+          : changed.filter(key => key[0] === 'endpoints').map(key => [key[1]!, key[2]!] as const),
       )
-      if (keys === 'all' || keys.some(key => key[0] === 'networks')) serve()
-      if (keys === 'all' || keys.some(key => key[0] === 'nodes')) rejoin()
-      if (keys === 'all' || keys.some(key => key[0] === 'ports' || key[0] === 'networks')) void holdPorts()
+      if (changed === 'all' || changed.some(key => key[0] === 'networks')) serve()
+      if (changed === 'all' || changed.some(key => key[0] === 'nodes')) rejoin()
+      if (changed === 'all' || changed.some(key => key[0] === 'ports' || key[0] === 'networks')) void holdPorts()
     })
     rejoin()
     serve()
@@ -334,14 +335,19 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     process.exitCode = 1
     process.kill(process.pid, 'SIGTERM')
   }
-  /** Fenced while it was cut off, so that all it held is gone; or its record was overwritten by another of its name. */
+  /**
+   * Fenced while it was cut off, so that all it held is gone; or its record was overwritten by another of its name, or
+   * removed, or cannot be read.
+   */
   let rejoining = false
   const rejoin = (): void => {
     const own = mirror.snapshot.nodes.get(config.node)?.record
-    if (rejoining || !own || (own.fenced === undefined && own.instance === identity.instance)) return
+    const damage = mirror.status.damaged.get(keys.node(config.node))
+    const ours = own?.fenced === undefined && own?.instance === identity.instance
+    if (rejoining || (ours && damage === undefined)) return
     rejoining = true
     log.warn(
-      { node: config.node, fenced: own.fenced, instance: own.instance },
+      { node: config.node, fenced: own?.fenced, instance: own?.instance, damage },
       'the record of this node is not ours: joining again',
     )
     joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal)

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // When a store is not to be believed: pure judgement on what was believed and what a look at the store shows
 // (`docs/architecture.md`, Failure: "store empty, restored, or another one").
-import { keys } from './keys.ts'
+import { describe } from '../base/errors.ts'
+import { decode, recordKinds } from './codec.ts'
+import { keys, splitKey } from './keys.ts'
 import type { Change, Entry } from './store.ts'
 
 /** Which store this node belongs to. */
@@ -32,10 +34,12 @@ const few = 50
 /** Why not to believe the look; undefined: believe it. Nothing pinned, nothing doubted. */
 export const doubt = (pins: Pins | undefined, believed: Believed, look: Look): string | undefined => {
   if (!pins) return undefined
-  const cluster = clusterId(look.entries.find(entry => entry.key === keys.cluster))
+  const record = look.entries.find(entry => entry.key === keys.cluster)
+  const cluster = clusterId(record)
   if (look.entries.length === 0) return `it is empty, it held cluster ${short(pins.cluster)}`
   if (cluster === undefined) return `it has no readable cluster record, it held cluster ${short(pins.cluster)}`
   if (cluster !== pins.cluster) return `it holds cluster ${short(cluster)} instead of ${short(pins.cluster)}`
+  if (worse(believed.get(keys.cluster), record)) return `it cannot be read here: ${unreadable(record!)}`
   if (look.engine !== pins.engine)
     return `it is engine ${look.engine} instead of ${pins.engine}, perhaps restored from a copy`
   if (look.revision < pins.revision)
@@ -56,13 +60,14 @@ const tooMuchGone = (believed: Believed, entries: readonly Entry[]): string | un
 
 /**
  * Changes of the stream are what somebody did, one by one, and are believed, whatever their number: only one that takes
- * the cluster record, or the last node, is looked at like a list.
+ * the cluster record (or makes it unreadable), or the last node, is looked at like a list.
  */
 export const sweeping = (believed: Believed, changes: readonly Change[]): boolean => {
   const gone = new Set<string>()
   for (const { key, entry } of changes) {
     if (key === keys.cluster && believed.has(key)) {
-      if (clusterId(entry) !== clusterId(believed.get(key))) return true
+      const before = believed.get(key)
+      if (clusterId(entry) !== clusterId(before) || worse(before, entry)) return true
     } else if (!entry && isNode(key)) gone.add(key)
   }
   if (gone.size === 0) return false
@@ -84,6 +89,25 @@ export const clusterId = (entry: Entry | undefined): string | undefined => {
     return undefined
   }
 }
+
+/** Why this weft cannot read the record; undefined: it can. A newer one may have written it. */
+const unreadable = ({ key, value }: Entry): string | undefined => {
+  try {
+    const kind = recordKinds[splitKey(key)[0]!]
+    if (kind) decode(kind, key, value)
+    return undefined
+  } catch (error) {
+    return describe(error)
+  }
+}
+
+/** Does an unreadable record come in the place of a readable one? */
+export const worse = (before: Entry | undefined, after: Entry | undefined): boolean =>
+  before !== undefined &&
+  after !== undefined &&
+  before.value !== after.value &&
+  unreadable(after) !== undefined &&
+  unreadable(before) === undefined
 
 export const afterChanges = (believed: Believed, changes: readonly Change[]): Entry[] => {
   const next = new Map(believed)

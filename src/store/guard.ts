@@ -6,7 +6,7 @@ import { type Clock, sleep } from '../base/clock.ts'
 import { codeOf, describe, WeftError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { batches } from './batches.ts'
-import { afterChanges, clusterId, differencesTo, doubt, type Look, type Pins, sweeping } from './belief.ts'
+import { afterChanges, clusterId, differencesTo, doubt, type Look, type Pins, sweeping, worse } from './belief.ts'
 import { callMs, closedError, limited } from './call.ts'
 import { openGuardDisk } from './guard-disk.ts'
 import { openHub } from './hub.ts'
@@ -43,6 +43,8 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
   const pins = (): Pins | undefined => ids && { ...ids, revision: seen }
   const disk = await openGuardDisk({ dir, clock, log, state: () => ({ pins: pins(), believed }) })
   const believed = new Map(disk.entries.map(entry => [entry.key, entry]))
+  /** Newest versions that cannot be read: what is believed of these keys, also at the next start, is the version before. */
+  const unreadable = new Map<string, Entry>()
   let ids = disk.pins && { engine: disk.pins.engine, cluster: disk.pins.cluster }
   let seen = disk.pins?.revision ?? 0n // highest revision of the store with these ids
   let revision = seen // of what is believed
@@ -60,7 +62,16 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
   const show = (): void => hub.outage(suspicion ?? outage)
 
   const take = (changes: readonly Change[], at: bigint): void => {
-    for (const { key, entry } of changes) {
+    const taken: Change[] = []
+    for (const change of changes) {
+      const { key, entry } = change
+      // an operator who accepts a store takes it as it is
+      if (entry && ids && worse(believed.get(key), entry)) {
+        unreadable.set(key, entry)
+        continue
+      }
+      taken.push(change)
+      unreadable.delete(key)
       if (entry) believed.set(key, entry)
       else believed.delete(key)
     }
@@ -68,21 +79,26 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
     if (at > seen) seen = at
     const cluster = clusterId(believed.get(keys.cluster))
     if (engine !== undefined && cluster !== undefined) ids = { engine, cluster }
-    disk.append(changes)
+    disk.append(taken)
   }
 
+  /** A key whose newest version cannot be read comes twice: what is believed of it first. */
   const begin = (prefix: string): { entries: readonly Entry[]; revision: bigint } => ({
-    entries: [...believed.values()]
+    entries: [...believed.values(), ...unreadable.values()]
       .filter(entry => entry.key.startsWith(prefix))
       .sort((a, b) => (a.key < b.key ? -1 : 1)),
     revision,
   })
 
+  /** What our watches have been told: the newest version of every key. */
+  const shown = (): ReadonlyMap<string, Entry> =>
+    unreadable.size === 0 ? believed : new Map([...believed, ...unreadable])
+
   const believe = (look: Look): void => {
     if (suspicion) log.info({}, 'store believed again')
     suspicion = undefined
     engine = look.engine
-    const changes = differencesTo(believed, look.entries)
+    const changes = differencesTo(shown(), look.entries)
     take(changes, look.revision)
     if (!begun) {
       begun = true
@@ -134,7 +150,7 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
             break
           case 'changes':
             if (event.relisted || sweeping(believed, event.changes))
-              await judge(afterChanges(believed, event.changes), event.revision)
+              await judge(afterChanges(shown(), event.changes), event.revision)
             else {
               take(event.changes, event.revision)
               hub.tell(event.changes, event.revision, false)
@@ -215,8 +231,9 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
       forget()
     },
     copy: () =>
-      begin('')
-        .entries.filter(({ key }) => !ofTheLiving(key))
+      [...believed.values()]
+        .sort((a, b) => (a.key < b.key ? -1 : 1))
+        .filter(({ key }) => !ofTheLiving(key))
         .map(({ key, value }) => ({ key, value })),
     async restore(records, call) {
       await restoreInto(inner, records, call)

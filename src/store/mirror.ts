@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // The store's records in memory, decoded and indexed, kept by one watch. Everybody who reads desired state reads this;
-// a record that cannot be decoded is left out and named in `damaged`, it never stops the others.
+// a record that cannot be decoded is named in `damaged`, and its last readable version stays in force (without one it is
+// left out); it never stops the others.
 
 import { describe } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim } from '../model/endpoint.ts'
+import type { NodeName } from '../model/ids.ts'
 import type { NameClaim, Network, PoolClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
 import type { PortClaim } from '../model/port.ts'
 import type { Snapshot, Versioned } from '../model/snapshot.ts'
 import { decode, recordKinds } from './codec.ts'
-import { poolOfKey, splitKey } from './keys.ts'
+import { keys, poolOfKey, splitKey } from './keys.ts'
 import type { Change, Store } from './store.ts'
 
 /** Which records changed: [table, key part, key part?], e.g. ['endpoints', network, endpoint]. */
@@ -21,7 +23,7 @@ export type ChangedKey = readonly string[]
 export interface MirrorStatus {
   readonly available: boolean
   readonly error: string | undefined
-  /** Records that could not be decoded: key → why. */
+  /** Records whose newest version is not in force, because it cannot be decoded, or our own that somebody removed: key → why. */
   readonly damaged: ReadonlyMap<string, string>
   readonly records: number
 }
@@ -89,6 +91,15 @@ class Tables implements Snapshot {
   }
 }
 
+/** A key that is not ours may have a bare percent sign. */
+const partsOf = (key: string): readonly string[] => {
+  try {
+    return splitKey(key)
+  } catch {
+    return key.split('/')
+  }
+}
+
 const inner = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => tables.get(network) ?? new Map()
 const owned = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => {
   const known = tables.get(network)
@@ -98,7 +109,8 @@ const owned = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => {
   return table
 }
 
-export const openMirror = (store: Store, log: Log): Mirror => {
+/** `self`: its node record is never removed, only marked as fenced: when it is gone, the last one stays in force. */
+export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
   const tables = new Tables()
   const damaged = new Map<string, string>()
   const listeners = new Set<(changed: readonly ChangedKey[] | 'all') => void>()
@@ -111,24 +123,38 @@ export const openMirror = (store: Store, log: Log): Mirror => {
   let problem: string | undefined
   let records = 0
 
+  const own = self === undefined ? undefined : keys.node(self)
+  const doubt = (key: string, why: string): void => {
+    if (damaged.get(key) !== why) log.error({ key, err: why }, 'damaged record: its last version stays in force')
+    damaged.set(key, why)
+  }
+
   const take = ({ key, entry }: Change): ChangedKey => {
-    const parts = splitKey(key)
+    const parts = partsOf(key)
     const kind = recordKinds[parts[0]!]
     if (!kind || unread.has(parts[0]!)) return parts
-    damaged.delete(key)
-    const place = tables.place(parts)
-    if (place?.table.delete(place.key)) records--
-    if (!place) tables.cluster = undefined
-    if (!entry) return parts
-    try {
-      const versioned = { record: decode(kind, key, entry.value), revision: entry.revision }
-      if (place) place.table.set(place.key, versioned)
-      else tables.cluster = versioned as Versioned<Cluster>
-      records++
-    } catch (error) {
-      damaged.set(key, describe(error))
-      log.error({ key, err: describe(error) }, 'damaged record left out')
+    if (!entry && key === own && tables.nodes.has(self!)) {
+      doubt(key, 'the record of this node was removed by somebody')
+      return parts
     }
+    let versioned: Versioned<unknown> | undefined
+    try {
+      if (entry) versioned = { record: decode(kind, key, entry.value), revision: entry.revision }
+    } catch (error) {
+      doubt(key, describe(error))
+      return parts
+    }
+    damaged.delete(key)
+    if (key === keys.cluster) {
+      if (tables.cluster) records--
+      tables.cluster = versioned as Versioned<Cluster> | undefined
+    } else {
+      const place = tables.place(parts)
+      if (!place) return parts
+      if (place.table.delete(place.key)) records--
+      if (versioned) place.table.set(place.key, versioned)
+    }
+    if (versioned) records++
     return parts
   }
 

@@ -53,7 +53,7 @@ const open = async (t: Test, containers = 3) => {
   }
   await inner.commit([], [nodeRecord('a', 1), nodeRecord('b', 2), ...held('a', 1)])
   for (let i = 1; i <= containers; i++) await inner.commit([], held('b', i))
-  const mirror = openMirror(inner, silentLog)
+  const mirror = openMirror(inner, silentLog, 'a')
   const nodes = openNodes({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog })
   t.teardown(async () => {
     await nodes.close()
@@ -128,4 +128,19 @@ t.test('only a node that is away is fenced or released', async t => {
   await t.rejects(nodes.release('b', signal), { code: 'NOT_FOUND' })
   t.same(await left(), all)
   await t.rejects(nodes.fence('c', signal), { code: 'NOT_FOUND', message: /there is no node c/ })
+})
+
+t.test('a record of our own that was lost or damaged is written again with its number; others stop nobody', async t => {
+  const { inner, nodes, signal } = await open(t)
+  const facts = { instance: 'i', vtep: '192.0.2.9', mtu: 1500, routes: [], version: '1' }
+  const defaults = { pools: [], vxlanPort: 4789, underlayFamily: 4 } as const
+  await inner.commit([], [{ kind: 'delete', key: keys.node('a') }, nodeRecord('c', 1), put(keys.node('b'), 'garbage')])
+  const { number } = await nodes.join(facts, defaults, signal)
+  await nodes.setDrained('a', true, signal)
+  for (const lost of [{ kind: 'delete', key: keys.node('a') }, put(keys.node('a'), 'garbage')] satisfies Write[]) {
+    await inner.commit([], [lost])
+    const written = await nodes.join(facts, defaults, signal)
+    t.match(written, { number, instance: 'i' })
+    t.match((await inner.get(keys.node('a')))?.value, /192.0.2.9.*"drained":true/)
+  }
 })

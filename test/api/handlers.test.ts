@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import t from 'tap'
+import { type ApiParts, apiHandlers } from '../../src/api/handlers.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { openEmbeddedStore } from '../../src/store/embedded.ts'
+import { openMirror } from '../../src/store/mirror.ts'
+
+/** The API of a node that has nothing to complain of, but for `parts`. */
+const handlers = async (parts: Partial<ApiParts>) => {
+  const store = await openEmbeddedStore({})
+  const mirror = openMirror(store, silentLog)
+  await mirror.ready()
+  await mirror.close()
+  const none = () => new Map<string, string>()
+  return apiHandlers({
+    ...{ node: 'a', version: '0', vtep: () => '192.0.2.1', snapshot: mirror.snapshot, bindings: { bound: new Map() } },
+    ...{ store: () => ({ ...mirror.status, available: true, error: undefined }), dockerError: () => undefined },
+    ...{ reconciler: () => ({ failing: [], lost: [], repairs: new Map() }), lastErrors: () => [] },
+    ...{ networkProblems: none, dnsProblems: none, portProblems: none, dnsListening: () => 0, departures: () => 0 },
+    ...parts,
+  } as unknown as ApiParts)
+}
+const signal = AbortSignal.timeout(10_000)
+
+t.test('damaged records are problems', async t => {
+  t.same((await (await handlers({})).getStatus({}, signal)).problems, [])
+  const damaged = new Map([
+    ['nodes/a', 'the record of this node was removed by somebody'],
+    ['networks/n', 'store key networks/n: field mtu: no number'],
+  ])
+  const broken = await handlers({ store: () => ({ available: true, error: undefined, damaged, records: 1 }) })
+  t.match((await broken.getStatus({}, signal)).problems, [
+    /^store: nodes\/a: the record .* removed by somebody; .*stays in force/,
+    /^store: store key networks\/n: field mtu/,
+  ])
+})
