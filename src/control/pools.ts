@@ -15,7 +15,7 @@ import {
   unusableFor,
 } from '../model/address.ts'
 import { automaticLength } from '../model/cluster.ts'
-import { type NetworkId, newId } from '../model/ids.ts'
+import { type NetworkId, type NodeName, newId } from '../model/ids.ts'
 import type { Network, PoolClaim } from '../model/network.ts'
 import type { Versioned } from '../model/snapshot.ts'
 import { decode, encode } from '../store/codec.ts'
@@ -60,6 +60,8 @@ const removalMs = 2000
 interface Book {
   readonly epoch: Compare
   readonly claims: ReadonlyMap<string, Versioned<PoolClaim>>
+  /** Claims that cannot be read: their prefix is held all the same. */
+  readonly unreadable: readonly string[]
 }
 
 export const openPools = (context: Context): Pools => {
@@ -81,7 +83,7 @@ export const openPools = (context: Context): Pools => {
       epoch: epoch
         ? { key: keys.poolsEpoch, is: 'at', revision: epoch.revision }
         : { key: keys.poolsEpoch, is: 'absent' },
-      claims: new Map(entries.filter(entry => entry.key.startsWith('pools/')).map(claimOf)),
+      ...readClaims(entries.filter(entry => entry.key.startsWith('pools/'))),
     }
   }
 
@@ -130,41 +132,54 @@ export const openPools = (context: Context): Pools => {
         overlapText(text, other, record, mirror.snapshot.networks.get(record.network)?.record),
       )
     }
+    for (const other of current.unreadable)
+      if (overlaps(prefix, parsePrefix(other)))
+        throw new WeftError(
+          'TAKEN',
+          `subnet ${text} overlaps ${other}, which is held, but ${keys.pool(other)} in the store cannot be read: choose another subnet`,
+        )
     refuseRoutes(prefix)
     const joining = request.wanted === undefined ? undefined : await networkNamed(request.wanted, signal)
     return claim(current, prefix, joining ?? newId(), request, signal)
   }
 
   const refuseRoutes = (prefix: Prefix): void => {
-    for (const { record } of mirror.snapshot.nodes.values()) {
-      if (record.fenced !== undefined) continue
-      for (const route of record.routes)
-        if (route !== '' && overlaps(prefix, parseInterface(route).prefix))
-          throw new WeftError(
-            'TAKEN',
-            `subnet ${formatPrefix(prefix)} clashes with route ${route} of host ${record.name}: choose another --subnet`,
-          )
-    }
+    for (const { route, host, inTheWay } of routes())
+      if (overlaps(prefix, inTheWay))
+        throw new WeftError(
+          'TAKEN',
+          `subnet ${formatPrefix(prefix)} clashes with route ${route} of host ${host}: choose another --subnet`,
+        )
   }
+
+  const routes = (): { route: string; host: NodeName; inTheWay: Prefix }[] =>
+    [...mirror.snapshot.nodes.values()]
+      .filter(({ record }) => record.fenced === undefined)
+      .flatMap(({ record }) =>
+        record.routes.map(route => ({ route, host: record.name, inTheWay: parseInterface(route).prefix })),
+      )
 
   const automatic = async (request: PoolRequest, network: NetworkId, signal: AbortSignal): Promise<PoolGrant> => {
     const cluster = mirror.snapshot.cluster?.record
     if (!cluster) throw new WeftError('STORE_UNAVAILABLE', 'the cluster record has not arrived yet')
     const current = await book(signal)
-    const taken = [...current.claims.keys()].map(text => parsePrefix(text))
-    for (const { record } of mirror.snapshot.nodes.values())
-      if (record.fenced === undefined) taken.push(...record.routes.map(route => parseInterface(route).prefix))
+    const held = [...current.claims.keys(), ...current.unreadable].map(text => parsePrefix(text))
+    const taken = [...held, ...routes().map(({ inTheWay }) => inTheWay)]
     const inFamily = taken.filter(prefix => prefix.family === request.family)
-    for (const text of cluster.pools) {
-      const within = parsePrefix(text)
-      if (within.family !== request.family) continue
+    const pools = cluster.pools.map(text => parsePrefix(text)).filter(({ family }) => family === request.family)
+    for (const within of pools)
       for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family])))
         if (!inFamily.some(prefix => overlaps(prefix, candidate)))
           return claim(current, candidate, network, request, signal)
-    }
+    const covering = routes().filter(({ inTheWay }) =>
+      pools.some(pool => overlaps(pool, inTheWay) && inTheWay.length <= pool.length),
+    )
+    const where = `no free IPv${request.family} subnet is left in the cluster's pools ${pools.map(formatPrefix).join(', ')}`
     throw new WeftError(
       'FULL',
-      `no free IPv${request.family} subnet is left in the cluster's pools ${cluster.pools.join(', ')}: give --subnet, or remove unused networks`,
+      covering.length === 0
+        ? `${where}: give --subnet, or remove unused networks`
+        : `${where}, because of ${covering.map(({ route, host }) => `route ${route} of host ${host}`).join(', ')}: remove ${covering.length === 1 ? 'that route' : 'those routes'}, or give a --subnet outside`,
     )
   }
 
@@ -204,8 +219,7 @@ export const openPools = (context: Context): Pools => {
     const before = (answered.get(key) ?? []).filter(at => now - at <= repetitionMs)
     answered.set(key, [...before, now])
     if (before.length === 0) return
-    const own = mirror.snapshot.nodes.get(node)?.record.routes ?? []
-    const route = own.find(text => overlaps(parseInterface(text).prefix, parsePrefix(prefix)))
+    const route = routes().find(({ host, inTheWay }) => host === node && overlaps(inTheWay, parsePrefix(prefix)))?.route
     if (route === undefined && before.length < 3) return
     throw new WeftError(
       'TAKEN',
@@ -271,6 +285,28 @@ const claimOf = (entry: Entry): [string, Versioned<PoolClaim>] => [
   { record: decode('poolClaim', entry.key, entry.value), revision: entry.revision },
 ]
 
+/** A key that is no prefix holds nothing; status names both kinds. */
+const readClaims = (entries: readonly Entry[]): Pick<Book, 'claims' | 'unreadable'> => {
+  const claims = new Map<string, Versioned<PoolClaim>>()
+  const unreadable: string[] = []
+  for (const entry of entries)
+    try {
+      claims.set(...claimOf(entry))
+    } catch {
+      const text = prefixOf(entry)
+      if (text !== undefined) unreadable.push(text)
+    }
+  return { claims, unreadable }
+}
+
+const prefixOf = ({ key }: Entry): string | undefined => {
+  try {
+    return formatPrefix(parsePrefix(poolOfKey(splitKey(key)[1]!)))
+  } catch {
+    return undefined
+  }
+}
+
 const parseSubnet = (text: string, { family, range }: PoolRequest): Prefix => {
   const { prefix } = parseInterface(text, 'subnet') // Docker itself accepts host bits
   if (prefix.family !== family) throw new WeftError('INVALID', `subnet ${text} is not IPv${family}`)
@@ -300,7 +336,7 @@ const overlapText = (asked: string, other: string, claim: PoolClaim, network: Ne
   if (!network)
     return `subnet ${asked} overlaps ${other}, which a network that is being created on host ${claim.node} holds`
   const join = `--opt weft.network=${network.name} --ipam-opt weft.network=${network.name}`
-  return `subnet ${asked} overlaps ${other} of cluster network ${nameOf(network)}: ${network.name === undefined ? 'choose another' : `to join that network add ${join}, else choose another subnet`}`
+  return `subnet ${asked} overlaps ${other} of cluster network ${nameOf(network)}: ${network.name === undefined ? 'choose another' : `to join that network add ${join} to docker network create, else choose another subnet`}`
 }
 
 const mismatch = (network: Network, asked: string): WeftError =>

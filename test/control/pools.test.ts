@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a request for a pool is answered, over a store on disk.
-import t from 'tap'
+import t, { type Test } from 'tap'
+import { systemClock } from '../../src/base/clock.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { openPools } from '../../src/control/pools.ts'
+import { encode } from '../../src/store/codec.ts'
+import { openEmbeddedStore } from '../../src/store/embedded.ts'
+import { keys } from '../../src/store/keys.ts'
+import { openMirror } from '../../src/store/mirror.ts'
 import { limit, openHost as open } from './host.ts'
 
 t.test('a second network of one name within two seconds is no clash, an engine that asks on and on is', async t => {
@@ -46,4 +53,60 @@ t.test('subnets that no container can have are refused with what they are', asyn
     'fc00::/64',
   ])
     t.equal((await ask(prefix)).prefix, prefix)
+})
+
+const signal = AbortSignal.timeout(10_000)
+const nodeRecord = (name: string, routes: readonly string[]): string =>
+  encode('node', {
+    ...{ name, number: 1, instance: 'i', boot: 'b', vtep: '192.0.2.1', mtu: 1500, routes, version: '0' },
+  })
+
+/** Pools of a cluster with these records besides. */
+const openWith = async (t: Test, pools: readonly string[], records: Readonly<Record<string, string>> = {}) => {
+  const store = await openEmbeddedStore({})
+  const cluster = encode('cluster', {
+    ...{ id: 'c', pools, underlayFamily: 4, vxlanPort: 4789, reservedPorts: [], created: '' },
+  })
+  const all = { [keys.cluster]: cluster, [keys.node('a')]: nodeRecord('a', []), ...records }
+  await store.commit(
+    [],
+    Object.entries(all).map(([key, value]) => ({ kind: 'put', key, value })),
+  )
+  const mirror = openMirror(store, silentLog)
+  await mirror.ready(signal)
+  t.teardown(() => mirror.close())
+  return openPools({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog })
+}
+
+t.test('a claim that cannot be read stops nobody, but holds its prefix', async t => {
+  const claim = encode('poolClaim', { network: 'n', node: 'a', settled: true })
+  const pools = await openWith(t, ['10.224.0.0/12'], {
+    'pools/garbage': claim,
+    [keys.pool('10.224.0.0/24')]: claim.replace('"v":1', '"v":2'),
+    [keys.pool('10.224.1.0/24')]: 'garbage',
+    [keys.node('b')]: nodeRecord('b', ['zzz']),
+  })
+  t.equal((await pools.request({ family: 4 }, signal)).prefix, '10.224.16.0/20')
+  t.equal((await pools.request({ family: 4, prefix: '10.9.0.0/24' }, signal)).prefix, '10.9.0.0/24')
+  await t.rejects(pools.request({ family: 4, prefix: '10.224.0.0/23' }, signal), {
+    code: 'TAKEN',
+    message: /overlaps 10.224.0.0\/24, which is held, but pools\/10.224.0.0_24 in the store cannot be read/,
+  })
+})
+
+t.test('no free subnet: because of networks, or of a route of a host', async t => {
+  const full = await openWith(t, ['10.224.0.0/24', 'fd00::/48'], {
+    [keys.node('b')]: nodeRecord('b', ['10.9.0.0/16']),
+  })
+  await full.request({ family: 4 }, signal)
+  await t.rejects(full.request({ family: 4 }, signal), {
+    code: 'FULL',
+    message:
+      "no free IPv4 subnet is left in the cluster's pools 10.224.0.0/24: give --subnet, or remove unused networks",
+  })
+  const covered = await openWith(t, ['10.224.0.0/12'], { [keys.node('b')]: nodeRecord('b', ['10.0.0.0/8']) })
+  await t.rejects(covered.request({ family: 4 }, signal), {
+    code: 'FULL',
+    message: /, because of route 10.0.0.0\/8 of host b: remove that route, or give a --subnet outside/,
+  })
 })
