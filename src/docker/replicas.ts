@@ -24,7 +24,10 @@ export interface Replicas extends Closeable {
   makeWay(name: string): Promise<void>
   /** Docker's DeleteNetwork arrived. */
   deleted(docker: string): void
-  /** Why a cluster network is not on this engine: name → reason. */
+  /**
+   * Why a cluster network is not on this engine: name → reason. Or why a network of this engine is still there, although
+   * the cluster has it no more: short Docker id → reason.
+   */
   readonly problems: ReadonlyMap<string, string>
   /** `weft network create`: through this engine, as a user's docker network create would. Answers the cluster id. */
   create(request: NetworkWish, signal: AbortSignal): Promise<NetworkId>
@@ -52,6 +55,8 @@ const removalMs = 10_000
 /** Longer than any driver call takes. */
 const callMs = 10_000
 const makeWayMs = 5_000
+
+const short = (docker: string): string => docker.slice(0, 12)
 
 export const openReplicas = (context: Context, engine: Engine, bindings: Bindings, networks: Networks): Replicas => {
   const { mirror, node, clock, log } = context
@@ -101,7 +106,12 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     await each(bindings.all(), async ({ network, docker }) => {
       if (!mirror.snapshot.networks.has(network)) await dissolve(docker)
     })
-    for (const name of problems.keys()) if (!mirror.snapshot.names.has(name)) problems.delete(name)
+    const strays = new Set(
+      [...bindings.all()]
+        .filter(({ network }) => !mirror.snapshot.networks.has(network))
+        .map(({ docker }) => short(docker)),
+    )
+    for (const name of problems.keys()) if (!mirror.snapshot.names.has(name) && !strays.has(name)) problems.delete(name)
   }
   /** One network that resists does not keep the others waiting. */
   const each = async <T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> => {
@@ -193,7 +203,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       again = true
       return
     }
-    log.info({ network: given, id, docker: docker.slice(0, 12) }, 'network introduced to the cluster')
+    log.info({ network: given, id, docker: short(docker) }, 'network introduced to the cluster')
     if (given !== Name && record.options[joins] === undefined)
       say(Name, `another cluster network has this name; the one made here goes on as ${given}`)
   }
@@ -214,7 +224,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       const docker = await engine.createNetwork(bodyOf(record, name))
       problems.delete(name)
       if (isExpected(name)) return await discard(docker)
-      log.info({ network: name, id: record.id, docker: docker.slice(0, 12) }, 'network created on this engine')
+      log.info({ network: name, id: record.id, docker: short(docker) }, 'network created on this engine')
     } catch (error) {
       if (bindings.byNetwork(record.id)) return
       say(
@@ -272,7 +282,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const dissolve = async (docker: string): Promise<void> => {
     if (await used(docker)) {
       say(
-        docker.slice(0, 12),
+        short(docker),
         'its cluster network is gone, but containers here still use it: remove them, then docker network rm',
       )
       return

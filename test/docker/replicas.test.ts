@@ -302,3 +302,21 @@ t.test('a removal that does not end in time is named', async t => {
     message: /network "app" is being removed/,
   })
 })
+
+t.test('a network that the cluster lost is a problem while containers use it, and goes with them', async t => {
+  const cluster = await openCluster(t)
+  const a = await cluster.node('a')
+  const id = await a.create('app')
+  t.ok(await until(() => a.known()[0]?.name === 'app'))
+  a.stopped.set('c', { name: 'app', id })
+  const network = a.known()[0]!.id
+  const gone = [keys.network(network), keys.networkName('app')].map(key => ({ kind: 'delete', key }) as const)
+  await cluster.store.commit([], gone, { signal: limit() })
+  t.ok(await until(() => a.known().length === 0))
+  await a.replicas.settled()
+  await a.replicas.settled()
+  t.match([...a.replicas.problems], [[id, /cluster network is gone, but containers/]])
+  a.stopped.clear()
+  t.ok(await until(() => a.names().length === 0))
+  t.ok(await until(() => a.replicas.problems.size === 0))
+})
