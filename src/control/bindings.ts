@@ -3,7 +3,7 @@
 // disk and written before the answer. A binding also holds the slot of the network's link to the host.
 
 import { WeftError } from '../base/errors.ts'
-import { readIfPresent, writeDurably } from '../base/file.ts'
+import { readState, writeDurably } from '../base/file.ts'
 import { keyedQueue } from '../base/queue.ts'
 import type { NetworkId } from '../model/ids.ts'
 
@@ -30,7 +30,8 @@ export const openBindings = async (
   slots: number,
   changed: (network: NetworkId) => void,
 ): Promise<Bindings> => {
-  const text = await readIfPresent(path)
+  const remedy = "restore it, or remove it and recreate this host's weft networks"
+  const known = await readState(path, remedy, isBindings)
   const bound = new Map<NetworkId, Binding>()
   const byDocker = new Map<string, Binding>()
   const put = (binding: Binding): void => {
@@ -44,7 +45,7 @@ export const openBindings = async (
     if (next) bound.set(network, next)
     else bound.delete(network)
   }
-  if (text !== undefined) for (const binding of parse(path, text)) put(binding)
+  for (const binding of known?.bindings ?? []) put(binding)
   const queue = keyedQueue()
   const save = (): Promise<void> =>
     queue.run('file', () => writeDurably(path, JSON.stringify({ v: 1, bindings: [...byDocker.values()] })))
@@ -82,12 +83,7 @@ export const openBindings = async (
   }
 }
 
-const parse = (path: string, text: string): readonly Binding[] => {
-  try {
-    const { v, bindings } = JSON.parse(text) as { v: number; bindings: Binding[] }
-    if (v === 1) return bindings
-  } catch {
-    // reported below
-  }
-  throw new WeftError('INTERNAL', `${path} is damaged: restore it, or remove it and recreate this host's weft networks`)
+const isBindings = (json: unknown): json is { v: 1; bindings: Binding[] } => {
+  const { v, bindings } = Object(json) as { v?: unknown; bindings?: unknown }
+  return v === 1 && Array.isArray(bindings)
 }

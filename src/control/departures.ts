@@ -4,7 +4,7 @@
 import { backoff } from '../base/backoff.ts'
 import { type Clock, sleep } from '../base/clock.ts'
 import { describe } from '../base/errors.ts'
-import { readIfPresent, writeDurably } from '../base/file.ts'
+import { isPairs, readState, writeDurably } from '../base/file.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { keyedQueue } from '../base/queue.ts'
@@ -22,6 +22,10 @@ export interface Departures extends Closeable {
   close(): Promise<void>
 }
 
+/**
+ * A damaged file is started without: the endpoints in it are still in the store, so no address of theirs is given away,
+ * and the comparison with the engine finds that no container has them, and departs them again.
+ */
 export const openDepartures = async (
   path: string,
   clock: Clock,
@@ -29,7 +33,12 @@ export const openDepartures = async (
   /** Gone from this host's plan from now on. */
   changed: (departed: readonly (readonly [EndpointId, NetworkId])[]) => void,
 ): Promise<Departures> => {
-  const pending = new Map<EndpointId, NetworkId>(JSON.parse((await readIfPresent(path)) ?? '[]') as [string, string][])
+  const remedy = 'nothing to do, the comparison with the engine finds its endpoints again'
+  const known = await readState(path, remedy, isPairs).catch(error => {
+    log.error({ err: describe(error) }, 'started without')
+    return undefined
+  })
+  const pending = new Map<EndpointId, NetworkId>(known)
   const queue = keyedQueue()
   const stop = new AbortController()
   let wake = Promise.withResolvers<void>()

@@ -7,7 +7,7 @@ import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
 import { type Clock, sleep, systemClock } from '../base/clock.ts'
 import { codeOf, describe, WeftError } from '../base/errors.ts'
-import { readIfPresent, writeDurably } from '../base/file.ts'
+import { readState, writeDurably } from '../base/file.ts'
 import { type Lifecycle, openLifecycle } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { version } from '../base/version.ts'
@@ -187,7 +187,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           endpoints,
           bindings,
           converger: reconciler,
-          sandboxes: await openSandboxes(join(config.dataDir, 'sandboxes.json')),
+          sandboxes: await openSandboxes(join(config.dataDir, 'sandboxes.json'), log),
           onDeleted: docker => replicas.deleted(docker),
           onCreated: () => replicas.poke(),
           containerEnd,
@@ -396,10 +396,18 @@ const joinCluster = async (
 }
 
 const readIdentity = async (path: string, boot: string, facts: HostFacts): Promise<Identity> => {
-  const text = await readIfPresent(path)
-  const known = text === undefined ? undefined : (JSON.parse(text) as Identity)
+  const known = await readState(
+    path,
+    'restore it, or remove it and reboot this host: it joins as a new one',
+    isIdentity,
+  )
   if (known?.boot === boot) return known
   const identity = { instance: known?.instance ?? newId(), boot, closed6: !facts.forwards6 }
   await writeDurably(path, JSON.stringify(identity))
   return identity
+}
+
+const isIdentity = (json: unknown): json is Identity => {
+  const { instance, boot, closed6 } = Object(json) as Record<keyof Identity, unknown>
+  return typeof instance === 'string' && typeof boot === 'string' && typeof closed6 === 'boolean'
 }

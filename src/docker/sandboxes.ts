@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Numbers the endpoints of a sandbox: each brings it a route to the resolver, and a routing table holds a prefix only
 // once, so each needs its own. Kept on disk: a container joins its next network perhaps under the next weftd.
-import { readIfPresent, writeDurably } from '../base/file.ts'
+import { describe } from '../base/errors.ts'
+import { readState, writeDurably } from '../base/file.ts'
+import type { Log } from '../base/log.ts'
 import { keyedQueue } from '../base/queue.ts'
 import type { EndpointId } from '../model/ids.ts'
 
@@ -11,8 +13,17 @@ export interface Sandboxes {
   left(endpoint: EndpointId): Promise<void>
 }
 
-export const openSandboxes = async (path: string): Promise<Sandboxes> => {
-  const sandboxes = new Map(parse((await readIfPresent(path)) ?? '[]'))
+/**
+ * A damaged file is started without: all that it can cost is that Docker refuses to connect a container which runs now
+ * to a further network (a route of this number is there already), until that container is restarted.
+ */
+export const openSandboxes = async (path: string, log: Log): Promise<Sandboxes> => {
+  const remedy = 'restart a container that cannot be connected to a further network'
+  const known = await readState(path, remedy, isNumbered).catch(error => {
+    log.error({ err: describe(error) }, 'started without')
+    return []
+  })
+  const sandboxes = new Map((known ?? []).map(numbered))
   const queue = keyedQueue()
   const save = (): Promise<void> => queue.run('file', () => writeDurably(path, JSON.stringify([...sandboxes])))
   return {
@@ -42,8 +53,15 @@ export const openSandboxes = async (path: string): Promise<Sandboxes> => {
 type Numbered = [sandbox: string, endpoints: readonly (EndpointId | null)[]]
 
 /** Before there were numbers, only the first endpoint stood there. */
-const parse = (text: string): Numbered[] =>
-  (JSON.parse(text) as [string, Numbered[1] | EndpointId][]).map(([sandbox, endpoints]) => [
-    sandbox,
-    typeof endpoints === 'string' ? [endpoints] : endpoints,
-  ])
+type Written = readonly [sandbox: string, endpoints: Numbered[1] | EndpointId]
+
+const numbered = ([sandbox, endpoints]: Written): Numbered => [
+  sandbox,
+  typeof endpoints === 'string' ? [endpoints] : endpoints,
+]
+
+const isNumbered = (json: unknown): json is Written[] =>
+  Array.isArray(json) &&
+  json.every(
+    one => Array.isArray(one) && typeof one[0] === 'string' && (typeof one[1] === 'string' || Array.isArray(one[1])),
+  )

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { silentLog } from '../../src/base/log.ts'
 import { networkDriver } from '../../src/docker/network-driver.ts'
 import { openSandboxes } from '../../src/docker/sandboxes.ts'
 
@@ -21,7 +22,7 @@ const open = async (t: Test, before?: string) => {
         }),
       },
       converger: { attach: async () => {} },
-      sandboxes: await openSandboxes(path),
+      sandboxes: await openSandboxes(path, silentLog),
       containerEnd: () => 'c',
       resolver: '169.254.77.53',
     } as never)
