@@ -24,16 +24,17 @@ type Unary<Q, A> = (
 ) => unknown
 
 const deadlineMs = 20_000
-const unavailable = 14
+/** Status numbers of gRPC itself. */
+const [deadlineExceeded, unimplemented, unavailable] = [4, 12, 14]
 
 /** `path` of the unix socket. */
-export const openApiClient = (path: string, metadata: Metadata): ApiClient => {
+export const openApiClient = (path: string, metadata: Metadata, limitMs = deadlineMs): ApiClient => {
   const raw = new WeftClient(`unix:${path}`, credentials.createInsecure())
   return {
     raw,
     call: (method, request) =>
       new Promise((resolve, reject) => {
-        method(raw).call(raw, request, metadata, { deadline: Date.now() + deadlineMs }, (error, answer) =>
+        method(raw).call(raw, request, metadata, { deadline: Date.now() + limitMs }, (error, answer) =>
           error ? reject(errorOf(error, path)) : resolve(answer),
         )
       }),
@@ -59,10 +60,16 @@ export const openApiClient = (path: string, metadata: Metadata): ApiClient => {
 const errorOf = (error: ServiceError, path: string): Error => {
   const code = error.metadata?.get('weft-code')[0]
   if (typeof code === 'string' && code in errorTable) return new WeftError(code as ErrorCode, error.details)
+  if (error.code === unavailable && /\bEACCES\b/.test(error.details))
+    return new WeftError('PERMISSION', `${path} may not be opened: run it as root`)
+  if (error.code === unimplemented)
+    return new WeftError('NOT_SUPPORTED', `weftd at ${path} does not know this call: is it of another version?`)
+  if (error.code === deadlineExceeded)
+    return new WeftError('TIMEOUT', `weftd at ${path} has not answered in time: see weft status, or its log`)
   if (error.code === unavailable)
     return new WeftError(
       'TIMEOUT',
       `weftd does not answer at ${path}: is it running here? (as root, or --api unix://PATH)`,
     )
-  return new WeftError('INTERNAL', error.message)
+  return new WeftError('INTERNAL', `weftd at ${path}: ${error.details}`)
 }

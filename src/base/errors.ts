@@ -41,7 +41,7 @@ export const errorTable = {
   STORE_UNAVAILABLE: row(true, 500, 14, 1),
   /** The store answers, but its content is not to be believed until an operator says so. */
   STORE_SUSPECT: row(false, 500, 9, 1),
-  /** Docker's API does not answer. */
+  /** Docker's API does not answer, or fails. */
   DOCKER_UNAVAILABLE: row(true, 500, 14, 1),
   /** Done in the store, not yet real in the kernel within the deadline. */
   NOT_REACHED: row(true, 500, 4, 5),

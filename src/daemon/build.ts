@@ -144,7 +144,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const networks = openNetworks(context, bindings, pools)
   const endpoints = openEndpoints(context, bindings, addresses, departures, mapping => holder.hold(mapping))
   const nodes = parts.add('nodes', openNodes(context))
-  const engine = openEngine(config.docker)
+  const engine = openEngine(config.docker, text => plugin.lastErrors.findLast(({ error }) => error === text)?.code)
   const identityOf = openIdentity(engine)
   const starts = openStarts(engine, identityOf, clock)
   const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks))

@@ -2,7 +2,7 @@
 // Docker's API of this host, as little of it as weft needs (API 1.41 and later): never called inside a driver call,
 // because the engine may be waiting for that very call. Every request has a time limit.
 import { request as httpRequest } from 'node:http'
-import { WeftError } from '../base/errors.ts'
+import { type ErrorCode, WeftError } from '../base/errors.ts'
 
 export interface EngineNetwork {
   readonly Id: string
@@ -101,7 +101,11 @@ export interface Engine {
 
 const limitMs = 10_000
 
-export const openEngine = (socketPath: string): Engine => {
+/** `ownCode`: of an error of our own driver that the engine passes on. */
+export const openEngine = (
+  socketPath: string,
+  ownCode: (text: string) => ErrorCode | undefined = () => undefined,
+): Engine => {
   const call = <T>(method: string, path: string, body?: object): Promise<T> =>
     new Promise((resolve, reject) => {
       const unavailable = (cause: unknown): void =>
@@ -131,7 +135,9 @@ export const openEngine = (socketPath: string): Engine => {
             const status = response.statusCode ?? 0
             if (status >= 200 && status < 300) return resolve((answer === '' ? undefined : parse(answer)) as T)
             const message = (parse(answer) as { message?: string } | undefined)?.message ?? answer
-            const code = status === 404 ? 'NOT_FOUND' : status === 409 ? 'EXISTS' : 'DOCKER_UNAVAILABLE'
+            const own = /\b(?:NetworkDriver|IpamDriver)\.\w+: (.+)/s.exec(message)?.[1]?.trim()
+            if (own !== undefined) return reject(new WeftError(ownCode(own) ?? 'INVALID', own))
+            const code = codeOfStatus(status, method)
             reject(new WeftError(code, `docker ${method} ${path.split('?')[0]}: ${message.trim()}`))
           })
         },
@@ -166,6 +172,14 @@ export const openEngine = (socketPath: string): Engine => {
     },
     events: signal => stream(socketPath, `/events?${query({ type: ['container', 'network'] }).slice(1)}`, signal),
   }
+}
+
+/** Docker forbids (403) the removal of what is used. */
+const codeOfStatus = (status: number, method: string): ErrorCode => {
+  if (status === 404) return 'NOT_FOUND'
+  if (status === 409) return 'EXISTS'
+  if (status === 403 && method === 'DELETE') return 'IN_USE'
+  return status >= 400 && status < 500 ? 'INVALID' : 'DOCKER_UNAVAILABLE'
 }
 
 const parse = (text: string): unknown => {

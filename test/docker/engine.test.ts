@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an answer of Docker's API means, by a server that answers as dockerd does.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { type CreateNetworkBody, openEngine } from '../../src/docker/engine.ts'
+
+const dir = mkdtempSync(join(tmpdir(), 'weft-engine-'))
+const path = join(dir, 'docker.sock')
+let answer = { status: 200, message: '' }
+const server = createServer((_, response) => {
+  response.writeHead(answer.status).end(JSON.stringify({ message: answer.message }))
+})
+await new Promise<void>(resolve => server.listen(path, resolve))
+server.unref()
+t.teardown(() => {
+  server.close()
+  rmSync(dir, { recursive: true })
+})
+
+t.test('only an engine that fails is unavailable; what it refuses is the caller’s', async t => {
+  const engine = openEngine(path, text => (text.startsWith('subnet') ? 'TAKEN' : undefined))
+  const create = () => engine.createNetwork({} as CreateNetworkBody)
+  for (const [status, message, code] of [
+    [400, 'invalid subnet', 'INVALID'],
+    [403, 'operation is not permitted', 'INVALID'],
+    [409, 'network with name x already exists', 'EXISTS'],
+    [500, 'no space left on device', 'DOCKER_UNAVAILABLE'],
+    [503, 'shutting down', 'DOCKER_UNAVAILABLE'],
+  ] as const) {
+    answer = { status, message }
+    await t.rejects(create(), { code, message: `docker POST /networks/create: ${message}` }, `${status}`)
+  }
+  answer = { status: 403, message: 'network x has active endpoints' }
+  await t.rejects(engine.removeNetwork('x'), { code: 'IN_USE' })
+  answer = { status: 404, message: 'network x not found' }
+  await engine.removeNetwork('x')
+})
+
+t.test('an error of our own driver comes back as what it was', async t => {
+  const engine = openEngine(path, text => (text === 'subnet 10.0.0.0/8 overlaps' ? 'TAKEN' : undefined))
+  const create = () => engine.createNetwork({} as CreateNetworkBody)
+  for (const status of [400, 404, 500]) {
+    answer = { status, message: 'NetworkDriver.CreateNetwork: option weft.foo is unknown' }
+    await t.rejects(create(), { code: 'INVALID', message: 'option weft.foo is unknown' })
+    answer = { status, message: 'failed: IpamDriver.RequestPool: subnet 10.0.0.0/8 overlaps\n' }
+    await t.rejects(create(), { code: 'TAKEN', message: 'subnet 10.0.0.0/8 overlaps' })
+  }
+})
