@@ -8,7 +8,7 @@ import { parse as parseYaml } from 'yaml'
 import { WeftError } from '../base/errors.ts'
 import { type LogLevel, logLevels } from '../base/log.ts'
 import { version } from '../base/version.ts'
-import { canonical, formatPrefix, parsePrefix } from '../model/address.ts'
+import { canonical, familyOf, formatPrefix, parsePrefix } from '../model/address.ts'
 import { defaultVxlanPort } from '../model/cluster.ts'
 
 export interface Config {
@@ -50,7 +50,7 @@ const command = (): Command =>
       '--pools <cidrs>',
       'where automatic subnets are cut from, comma-separated; default 10.224.0.0/12 and a random ULA; first node of a cluster only',
     )
-    .option('--resolver <ip>', 'address that answers DNS in every network', '169.254.77.53')
+    .option('--resolver <ipv4>', 'IPv4 address that answers DNS in every network', '169.254.77.53')
     .option('--vxlan-port <port>', 'UDP port of the overlay; first node of a cluster only', String(defaultVxlanPort))
     .addOption(new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'))
     .option('--config <file>', 'flags from a YAML file, same names without dashes in front')
@@ -98,9 +98,9 @@ export const parseConfig = (argv: readonly string[]): Config => {
       .split(',')
       .filter(text => text !== '')
       .map(text => formatPrefix(parsePrefix(text.trim(), '--pools'))),
-    resolver: canonical(value('resolver')!, '--resolver'),
+    resolver: parseResolver(value('resolver')!),
     vxlanPort: parsePort('--vxlan-port', value('vxlanPort')!),
-    logLevel: value('logLevel') as LogLevel,
+    logLevel: parseLevel(value('logLevel')!),
     purge: value('purge') === 'true',
   }
 }
@@ -169,4 +169,18 @@ const parsePort = (flag: string, text: string): number => {
   if (!/^\d+$/.test(text) || port < 1 || port > 65535)
     throw new WeftError('INVALID', `${flag} ${text}: a port from 1 to 65535`)
   return port
+}
+
+/** Docker gives every container an IPv4 route to it. */
+const parseResolver = (text: string): string => {
+  const address = canonical(text, '--resolver')
+  if (familyOf(address) !== 4) throw new WeftError('INVALID', `--resolver ${text}: an IPv4 address is wanted`)
+  return address
+}
+
+/** In a --config nobody has looked at it yet. */
+const parseLevel = (text: string): LogLevel => {
+  const level = logLevels.find(one => one === text)
+  if (level === undefined) throw new WeftError('INVALID', `--log-level ${text}: one of ${logLevels.join(', ')}`)
+  return level
 }

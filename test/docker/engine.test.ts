@@ -17,6 +17,7 @@ await new Promise<void>(resolve => server.listen(path, resolve))
 server.unref()
 t.teardown(() => {
   server.close()
+  server.closeAllConnections()
   rmSync(dir, { recursive: true })
 })
 
