@@ -29,8 +29,8 @@ export interface ApiParts {
     records: number
   }
   readonly storeVersion: () => Promise<string>
-  /** Throws NOT_SUPPORTED where the store cannot be in doubt. */
-  readonly acceptStore: () => Promise<void>
+  /** False: it was not in doubt. */
+  readonly acceptStore: () => Promise<boolean>
   readonly copyStore: () => readonly wire.Record[]
   readonly restoreStore: (records: readonly wire.Record[]) => Promise<void>
   /** Through Docker's API; every engine of the cluster follows. */
@@ -174,8 +174,7 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
       return nodes.fence(name, signal)
     },
     async acceptStore() {
-      await parts.acceptStore()
-      return {}
+      return { idle: !(await parts.acceptStore()) }
     },
     exportStore: () => parts.copyStore(),
     async importStore(records) {

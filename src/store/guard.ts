@@ -14,8 +14,8 @@ import { keys } from './keys.ts'
 import type { CallOptions, Change, Entry, Store, StoredRecord, Write } from './store.ts'
 
 export interface GuardedStore extends Store {
-  /** Believe the doubted store as it is now. Resolves when the old pins are forgotten; nothing to do when none is. */
-  accept(): Promise<void>
+  /** Believe the doubted store as it is now. Resolves when the old pins are forgotten; false: nothing was in doubt. */
+  accept(): Promise<boolean>
   /** What is believed, without what says who is alive. */
   copy(): readonly StoredRecord[]
   /**
@@ -226,9 +226,10 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
       return inner.lease(ttlMs, await enter('lease', call))
     },
     async accept() {
-      if (!suspicion) return
+      if (!suspicion) return false
       log.warn({ doubted: suspicion.message }, 'store accepted by the operator')
       forget()
+      return true
     },
     copy: () =>
       [...believed.values()]

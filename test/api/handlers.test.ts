@@ -34,3 +34,10 @@ t.test('damaged records are problems', async t => {
     /^store: store key networks\/n: field mtu/,
   ])
 })
+
+t.test('accepting a store that is not in doubt says so', async t => {
+  for (const doubted of [true, false]) {
+    const { acceptStore } = await handlers({ acceptStore: async () => doubted })
+    t.same(await acceptStore({}, signal), { idle: !doubted })
+  }
+})

@@ -68,10 +68,11 @@ t.test('a store emptied while we run is not believed, nothing goes, until it is 
   await sleep(600) // looked at again, with the same outcome
   await t.rejects(store.commit([], [put('x')]), { code: 'STORE_SUSPECT' })
   t.equal(watch.events.filter(event => event.kind === 'unavailable').length, 1, 'said once')
-  await store.accept()
+  t.ok(await store.accept())
   for (const one of [watch, part, late])
     t.ok(await one.until(() => one.state.size === 0 && last(one)?.kind === 'available'), 'differences, then available')
   await store.commit([], [put('x')])
+  t.notOk(await store.accept(), 'nothing is in doubt any more')
   for (const one of [watch, part, late]) {
     t.same(one.breaches, [])
     await one.close()

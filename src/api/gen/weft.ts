@@ -87,6 +87,7 @@ export interface AcceptStoreRequest {
 }
 
 export interface AcceptStoreResponse {
+  idle: boolean;
 }
 
 export interface ExportStoreRequest {
@@ -1309,11 +1310,14 @@ export const AcceptStoreRequest: MessageFns<AcceptStoreRequest> = {
 };
 
 function createBaseAcceptStoreResponse(): AcceptStoreResponse {
-  return {};
+  return { idle: false };
 }
 
 export const AcceptStoreResponse: MessageFns<AcceptStoreResponse> = {
-  encode(_: AcceptStoreResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: AcceptStoreResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.idle !== false) {
+      writer.uint32(8).bool(message.idle);
+    }
     return writer;
   },
 
@@ -1330,6 +1334,14 @@ export const AcceptStoreResponse: MessageFns<AcceptStoreResponse> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.idle = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1342,20 +1354,24 @@ export const AcceptStoreResponse: MessageFns<AcceptStoreResponse> = {
     }
   },
 
-  fromJSON(_: any): AcceptStoreResponse {
-    return {};
+  fromJSON(object: any): AcceptStoreResponse {
+    return { idle: isSet(object.idle) ? globalThis.Boolean(object.idle) : false };
   },
 
-  toJSON(_: AcceptStoreResponse): unknown {
+  toJSON(message: AcceptStoreResponse): unknown {
     const obj: any = {};
+    if (message.idle !== false) {
+      obj.idle = message.idle;
+    }
     return obj;
   },
 
   create<I extends Exact<DeepPartial<AcceptStoreResponse>, I>>(base?: I): AcceptStoreResponse {
     return AcceptStoreResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<AcceptStoreResponse>, I>>(_: I): AcceptStoreResponse {
+  fromPartial<I extends Exact<DeepPartial<AcceptStoreResponse>, I>>(object: I): AcceptStoreResponse {
     const message = createBaseAcceptStoreResponse();
+    message.idle = object.idle ?? false;
     return message;
   },
 };

@@ -17,8 +17,8 @@ export const storeCommand = (program: Command, cli: Cli): void => {
     .command('accept')
     .description('believe a store that was found emptied, restored or swapped (see weft status)')
     .action(async () => {
-      await cli.api().call(client => client.acceptStore, {})
-      cli.print('accepted\n')
+      const { idle } = await cli.api().call(client => client.acceptStore, {})
+      cli.print(idle ? 'nothing to accept: the store is not in doubt here\n' : 'accepted\n')
     })
   store
     .command('export <file>')
