@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Metadata } from '@grpc/grpc-js'
@@ -40,8 +40,10 @@ t.test('a socket that only root opens is a matter of permission', async t => {
 
 t.test('one who takes the connection and says nothing is told in a sentence', async t => {
   const path = join(dir, 'silent.sock')
-  const server = createServer(socket => void socket.on('error', () => {}))
+  const sockets: Socket[] = []
+  const server = createServer(socket => void sockets.push(socket.on('error', () => {})))
   await new Promise<void>(resolve => server.listen(path, resolve))
   await t.rejects(ask(path, 300), { code: 'TIMEOUT', message: /^weftd at .*silent.sock has not answered in time/ })
   server.close()
+  for (const socket of sockets) socket.destroy()
 })

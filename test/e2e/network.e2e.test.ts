@@ -156,6 +156,10 @@ t.test('what cannot be is refused in one sentence with the remedy, nothing half-
   )
   t.match((await create(...ours, '--subnet', '10.9.0.0/16', 'bad')).err, /clashes with route 10\.9\.0\.0\/24 of host h/)
   t.match((await create(...ours, '-o', 'weft.vnii=7', 'bad')).err, /weft\.vnii is unknown, did you mean weft\.vni\?/)
+  const weft = (...args: string[]) => lab.try('weft', 'h2', 'network', 'create', 'bad', ...args)
+  t.match(await weft('--opt', 'weft.foo=1'), { code: 2, err: /^weft: option weft\.foo is unknown/ })
+  t.match(await weft('--subnet', '10.99.0.0/31'), { code: 2, err: /^weft: subnet 10\.99\.0\.0\/31 has no room/ })
+  t.match(await weft('--subnet', '10.80.0.0/25'), { code: 1, err: /^weft: subnet .* overlaps 10\.80\.0\.0\/24/ })
   t.match((await create(...ours, '-o', 'weft.encrypted=true', 'bad')).err, /weft\.encrypted=true is not available/)
   t.match((await create(...ours, '-o', 'weft.policy=deny', 'bad')).err, /weft\.policy=deny is not available/)
   t.match(
