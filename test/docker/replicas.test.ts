@@ -51,7 +51,7 @@ const openCluster = async (t: Test) => {
   return { store, dir, closers, node: (name: string) => openNode(name, store, dir, closers) }
 }
 
-/** A weftd without a kernel, time of its replicas fifty times as fast, and an engine that asks it as Docker does. */
+/** A weftd without a kernel, time of its replicas twenty times as fast, and an engine that asks it as Docker does. */
 const openNode = async (name: string, shared: Store, dir: string, closers: (() => Promise<void>)[]) => {
   const faults = { commit: false, keep: false }
   const store: Store = {
@@ -110,7 +110,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
     imageLabels: () => Promise.reject(new Error('unused')),
     events: () => [] as unknown as AsyncIterable<never>,
   }
-  const replicas = openReplicas({ ...context, clock: fastClock(50) }, engine, bindings, networks)
+  const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks)
   replicas.poke()
   let open = true
   const close = async () => {
@@ -141,7 +141,7 @@ interface Wish {
 
 t.test('a network that the engine takes its time to list is not taken for a deleted one', async t => {
   const a = await (await openCluster(t)).node('a')
-  const creating = a.create('slow', { listedAfterMs: 120 }) // 6 s of the clock
+  const creating = a.create('slow', { listedAfterMs: 150 }) // 3 s of the clock
   t.ok(await until(() => a.known().length === 1))
   await creating
   t.ok(await until(() => a.known()[0]?.name === 'slow'), 'introduced')

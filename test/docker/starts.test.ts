@@ -34,7 +34,7 @@ const open = () => {
     },
     imageLabels: async () => ({}),
   } as unknown as Engine
-  const starts = openStarts(engine, openIdentity(engine), fastClock(20))
+  const starts = openStarts(engine, openIdentity(engine), fastClock(2))
   const lock = (): void => {
     locked = true
   }
