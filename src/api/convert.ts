@@ -4,7 +4,7 @@ import type { Endpoint } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { holding, type PortKey, type PortMapping } from '../model/port.ts'
-import { endpointService, parseServiceKey } from '../model/service.ts'
+import { parseServiceKey, servicesIn } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
 import type * as wire from './gen/weft.ts'
@@ -71,11 +71,7 @@ export const serviceMessages = (
     const { cluster } = record
     if (!cluster) continue
     const endpoints = snapshot.endpoints(cluster.network)
-    const serviceOf = (id: string): string | undefined => {
-      const endpoint = endpoints.get(id)?.record
-      return endpoint && endpointService(endpoint)
-    }
-    const active = new Set(holding(cluster, serviceOf))
+    const active = new Set(holding(cluster, servicesIn(snapshot, cluster.network)))
     const title = cluster.service ?? `container ${encodeURIComponent(cluster.holders[0]!.slice(0, 12))}`
     const { name, project } = parseServiceKey(title)
     const network = snapshot.networks.get(cluster.network)?.record.name ?? cluster.network

@@ -6,7 +6,7 @@ import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import { type ClusterPort, type PortClaim, type PortMapping, type Proto, settled } from '../model/port.ts'
-import { endpointService, serviceTitle } from '../model/service.ts'
+import { endpointService, servicesIn, serviceTitle } from '../model/service.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
 import type { Compare, Entry, Write } from '../store/store.ts'
@@ -155,7 +155,7 @@ const without = (context: Context, { cluster, local }: PortClaim, gone: Readonly
   const holders = cluster?.holders.filter(id => !gone.has(id)) ?? []
   return {
     ...(cluster && holders.length > 0
-      ? { cluster: settled({ ...cluster, holders }, serviceIn(context, cluster.network)) }
+      ? { cluster: settled({ ...cluster, holders }, servicesIn(context.mirror.snapshot, cluster.network)) }
       : {}),
     local: local.filter(one => !gone.has(one.endpoint)),
   }
@@ -166,7 +166,7 @@ export const settlePorts = (context: Context, endpoint: Endpoint, signal: AbortS
   changeClaims(context, endpoint, signal, claim => {
     const { cluster } = claim
     if (!cluster) return claim
-    const others = serviceIn(context, cluster.network)
+    const others = servicesIn(context.mirror.snapshot, cluster.network)
     return { ...claim, cluster: settled(cluster, id => (id === endpoint.id ? endpointService(endpoint) : others(id))) }
   })
 
@@ -205,13 +205,6 @@ const write = (key: string, claim: PortClaim): Write =>
   claim.cluster === undefined && claim.local.length === 0
     ? { kind: 'delete', key }
     : { kind: 'put', key, value: encode('portClaim', claim) }
-
-const serviceIn =
-  ({ mirror }: Context, network: NetworkId) =>
-  (id: EndpointId): string | undefined => {
-    const endpoint = mirror.snapshot.endpoints(network).get(id)?.record
-    return endpoint && endpointService(endpoint)
-  }
 
 const holderOf = ({ mirror }: Context, network: NetworkId, id: EndpointId): string => {
   const endpoint = mirror.snapshot.endpoints(network).get(id)?.record

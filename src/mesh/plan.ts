@@ -6,7 +6,7 @@ import { type Family, familyOf } from '../model/address.ts'
 import type { Endpoint } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
 import { holding, type PortClaim, type PortMapping, type Proto, portKey } from '../model/port.ts'
-import { endpointService } from '../model/service.ts'
+import { servicesIn } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from '../plan/host.ts'
 import { linkNetwork } from '../plan/links.ts'
@@ -82,11 +82,7 @@ export const publishedHere = (
   const network = id === undefined ? undefined : snapshot.networks.get(id)?.record
   if (!network || network.internal || !host.bound.has(network.id)) return undefined
   const endpoints = snapshot.endpoints(network.id)
-  const serviceOf = (endpoint: string): string | undefined => {
-    const record = endpoints.get(endpoint)?.record
-    return record && endpointService(record)
-  }
-  const holders = cluster ? holding(cluster, serviceOf) : [own!.endpoint]
+  const holders = cluster ? holding(cluster, servicesIn(snapshot, network.id)) : [own!.endpoint]
   const backends = holders.flatMap(endpoint => {
     const record = endpoints.get(endpoint)?.record
     const node = record && snapshot.nodes.get(record.node)?.record

@@ -2,6 +2,8 @@
 // Which containers are one service: those that carry the same `weft.service` label, else those of one compose project
 // and service, else a container by itself.
 import type { Endpoint, Workload } from './endpoint.ts'
+import type { EndpointId, NetworkId } from './ids.ts'
+import type { Snapshot } from './snapshot.ts'
 
 export const serviceLabel = 'weft.service'
 
@@ -21,6 +23,14 @@ export const serviceOf = ({ name, labels, project, service }: Workload): Service
 /** Key of the service that an endpoint is of; undefined until it is known who it is. */
 export const endpointService = ({ workload, service }: Endpoint): string | undefined =>
   workload ? serviceKey(serviceOf(workload)) : service
+
+/** The same by id, of the endpoints of one network. */
+export const servicesIn =
+  (snapshot: Pick<Snapshot, 'endpoints'>, network: NetworkId) =>
+  (id: EndpointId): string | undefined => {
+    const endpoint = snapshot.endpoints(network).get(id)?.record
+    return endpoint && endpointService(endpoint)
+  }
 
 /** 'label web', 'compose shop web', 'container web': equal exactly for containers of one service of a network. */
 export const serviceKey = ({ by, project, name }: ServiceName): string =>
