@@ -136,7 +136,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const flows = openFlows({
     snapshot: mirror.snapshot,
     host,
-    forget: (ns, address) => kernel.forgetFlows(ns, address),
+    forget: (ns, which) => kernel.forgetFlows(ns, which),
     log,
   })
   const pools = openPools(context)

@@ -23,6 +23,9 @@ export interface Observation {
   readonly object: KernelObject | undefined
 }
 
+/** Plain addresses. */
+export type FlowsOf = { readonly to: readonly string[] } | { readonly toOthersThan: ReadonlySet<string> }
+
 /** Something changed in the kernel, by us or by others. */
 export type KernelEvent =
   | { readonly kind: 'changed'; readonly observations: readonly Observation[] }
@@ -40,8 +43,10 @@ export interface Kernel extends Closeable {
   observe(ns: Ns, hints?: readonly KernelObject[]): Promise<readonly KernelObject[]>
   /** Do all operations in the order given, batched; goes on after failures; one result per operation. */
   apply(operations: readonly Operation[]): Promise<readonly OperationResult[]>
-  /** Deletes the connections that a namespace tracks as translated to this address; answers how many. */
-  forgetFlows(ns: Ns, address: string): Promise<number>
+  /**
+   * Deletes the connections that a namespace tracks as translated to these addresses, or to all others; answers how many.
+   */
+  forgetFlows(ns: Ns, which: FlowsOf): Promise<number>
   /** Follow our namespaces; those that apply creates are followed from their creation. */
   follow(listener: (event: KernelEvent) => void): void
   close(): Promise<void>

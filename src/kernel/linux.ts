@@ -114,11 +114,11 @@ export const openLinuxKernel = (log: Log): Kernel => {
         await sockets.close()
       }
     },
-    async forgetFlows(ns, address) {
+    async forgetFlows(ns, which) {
       if (!(await listNamespaces()).includes(ns)) return 0
       const sockets = openSockets()
       try {
-        return await forgetFlows(await sockets.netfilter(ns), address)
+        return await forgetFlows(await sockets.netfilter(ns), which)
       } finally {
         await sockets.close()
       }

@@ -15,34 +15,42 @@ export interface Flows {
 export interface FlowsParts {
   readonly snapshot: Snapshot
   readonly host: () => Pick<Host, 'bound' | 'departed'>
-  /** Deletes what is tracked in a namespace as translated to this address; answers how many. */
-  readonly forget: (ns: string, address: string) => Promise<number>
+  /** Deletes what is tracked in a namespace as translated to these addresses, or to all others; answers how many. */
+  readonly forget: (
+    ns: string,
+    which: { readonly to: readonly string[] } | { readonly toOthersThan: ReadonlySet<string> },
+  ) => Promise<number>
   readonly log: Log
 }
 
 export const openFlows = ({ snapshot, host, forget, log }: FlowsParts): Flows => {
-  let before = new Map<string, Backend>()
+  let before: Backends | undefined // namespace of a balancer → addresses; undefined: who went while we were away is unknown
   return {
     look() {
-      const now = new Map([...backendsOf(snapshot, host())].map(one => [`${one.ns} ${one.address}`, one]))
-      for (const [key, { ns, address }] of before)
-        if (!now.has(key))
-          forget(ns, address).then(
-            flows => flows > 0 && log.info({ ns, address, flows }, 'connections to a backend that is gone'),
-            error => log.warn({ ns, address, err: describe(error) }, 'connections not forgotten'),
-          )
+      const now = backendsOf(snapshot, host())
+      for (const ns of new Set([...now.keys(), ...(before?.keys() ?? [])])) {
+        const there = now.get(ns) ?? new Set()
+        const gone = before && [...(before.get(ns) ?? [])].filter(address => !there.has(address))
+        if (gone?.length === 0) continue
+        forget(ns, gone ? { to: gone } : { toOthersThan: there }).then(
+          flows => flows > 0 && log.info({ ns, flows }, 'connections to backends that are gone'),
+          error => log.warn({ ns, err: describe(error) }, 'connections not forgotten'),
+        )
+      }
       before = now
     },
   }
 }
 
-interface Backend {
-  readonly ns: string
-  readonly address: string
-}
+type Backends = ReadonlyMap<string, ReadonlySet<string>>
 
-/** Whoever may have connections: also those that get no new ones. */
-const backendsOf = function* (snapshot: Snapshot, host: Pick<Host, 'bound' | 'departed'>): Generator<Backend> {
+/** Whoever may have connections, for each balancer of this host: also those that get no new ones. */
+const backendsOf = (snapshot: Snapshot, host: Pick<Host, 'bound' | 'departed'>): Backends => {
+  const backends = new Map<string, Set<string>>()
+  for (const network of host.bound.keys()) {
+    const vni = snapshot.networks.get(network)?.record.vni
+    if (vni !== undefined) backends.set(gatewayNs(vni), new Set())
+  }
   for (const { record } of snapshot.ports.values()) {
     const holders = [
       ...(record.cluster?.holders.map(endpoint => ({ network: record.cluster!.network, endpoint })) ?? []),
@@ -51,9 +59,11 @@ const backendsOf = function* (snapshot: Snapshot, host: Pick<Host, 'bound' | 'de
     for (const { network, endpoint } of holders) {
       const vni = snapshot.networks.get(network)?.record.vni
       const known = snapshot.endpoints(network).get(endpoint)?.record
-      if (vni === undefined || !known || !host.bound.has(network) || host.departed(endpoint)) continue
+      const addresses = vni === undefined ? undefined : backends.get(gatewayNs(vni))
+      if (!addresses || !known || host.departed(endpoint)) continue
       if (snapshot.nodes.get(known.node)?.record.fenced !== undefined) continue
-      for (const address of known.addresses) yield { ns: gatewayNs(vni), address }
+      for (const address of known.addresses) addresses.add(address)
     }
   }
+  return backends
 }

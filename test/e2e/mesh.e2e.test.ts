@@ -274,8 +274,8 @@ t.test('weft.publish=local: each host answers for its own containers', async t =
   for (const host of ['h1', 'h2']) await lab.docker(host, 'rm', '-f', `own-${host}`)
 })
 
-t.test('a UDP flow goes on with another backend when its own dies', async t => {
-  const flow = lab.background('exec', 'client', 'perl', '-e', perl, 'flow', v4('h3'), '8080', '7')
+const udpFlow = async (t: Test, stopped: boolean): Promise<void> => {
+  const flow = lab.background('exec', 'client', 'perl', '-e', perl, 'flow', v4('h3'), '8080', stopped ? '14' : '7')
   const lines = (): string[][] =>
     flow
       .out()
@@ -285,7 +285,9 @@ t.test('a UDP flow goes on with another backend when its own dies', async t => {
   await lab.until(async () => lines().length > 5)
   const first = lines()[0]![1]!
   const [host, name] = first === 'one' ? ['h1', 'one'] : ['h2', 'two']
+  if (stopped) await lab.ok('stop', 'h3', 'weftd')
   await lab.docker(host, 'kill', name)
+  if (stopped) await lab.ok('start', 'h3', 'weftd')
   const killed = Date.now()
   await new Promise(resolve => flow.child.once('close', resolve))
   const other = lines().find(([, who]) => who !== first)
@@ -296,7 +298,9 @@ t.test('a UDP flow goes on with another backend when its own dies', async t => {
   await lab.docker(host, 'start', name)
   await serve(host, name)
   await sees(t, byHost('client'), 'udp', v4('h3'), both('192.0.2.10'))
-})
+}
+t.test('a UDP flow goes on with another backend when its own dies', t => udpFlow(t, false))
+t.test('the same when weftd was not there to see it, as soon as it is back', t => udpFlow(t, true))
 
 t.test('a backend that goes and comes back; a weftd that is restarted', async t => {
   const client = byHost('client')
