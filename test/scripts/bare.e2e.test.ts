@@ -289,7 +289,7 @@ t.test('scripts/demo installs, builds, shows, and what it prints works', async t
   t.match(demo.err, /install: fetched .*install: set up/s, 'with progress')
   t.match(demo.out, /hello from bob/)
   const printed = demo.out.match(/^ {2}scripts\/lab .*$/gm) ?? []
-  t.equal(printed.length, 8)
+  t.equal(printed.length, 9)
   for (const line of printed) {
     const answer = await machine.run(line, 'root', clone)
     t.equal(answer.code, 0, `${line}: ${answer.err}`)
@@ -324,7 +324,7 @@ t.test('through sudo, in a clone of one who is not root', async t => {
   const demo = await machine.run('scripts/demo', 'joe', '/home/joe/weft')
   t.equal(demo.code, 0, `${demo.out}${demo.err}`.slice(-3000))
   const printed = demo.out.match(/^ {2}sudo scripts\/lab .*$/gm) ?? []
-  t.equal(printed.length, 8)
+  t.equal(printed.length, 9)
   for (const line of printed) {
     const answer = await machine.run(line, 'joe', '/home/joe/weft')
     t.equal(answer.code, 0, `${line}: ${answer.err}`)
