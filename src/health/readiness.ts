@@ -46,7 +46,7 @@ export const openReadiness = ({ snapshot, node, clock, log, accepts, ready }: Re
   }
 
   const wait = async (network: NetworkId, id: EndpointId): Promise<void> => {
-    const retry = backoff(20, 250)
+    const retry = backoff(10, 100)
     for (const end = clock.monotonic() + patienceMs; ; await sleep(clock, retry.next(), stop.signal)) {
       const record = unready(network, id)
       const vni = snapshot.networks.get(network)?.record.vni

@@ -77,6 +77,10 @@ t.test("the largest packet fits, and devices have the network's MTU", async t =>
 t.test('containers reach the outside, masqueraded as their host; the outside reaches published ports only', async t => {
   await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', '192.0.2.10')
   await lab.docker('h1', 'exec', 'near', 'ping', '-6', '-c', '1', '-W', '2', '2001:db8::10')
+  // published a moment after it listens
+  await lab.until(
+    async () => (await lab.try('exec', 'client', 'curl', '-s', '-m', '3', 'http://10.9.0.2:8080/')).code === 0,
+  )
   t.match(await lab.exec('client', 'curl', '-s', '-m', '3', 'http://10.9.0.2:8080/'), /hello/)
   t.match(await lab.exec('client', 'curl', '-s', '-m', '3', '-g', 'http://[fd09::2]:8080/'), /hello/)
   t.match(await lab.exec('h2', 'curl', '-s', '-m', '3', 'http://127.0.0.1:8080/'), /hello/)

@@ -71,7 +71,9 @@ t.test('two hosts with it share a network', async t => {
       t.ok(await lab.until(async () => (await ping()).code === 0, 30_000), `${from} reaches ${to} by name, ${family}`)
     }
   t.match(await lab.docker('h1', 'exec', 'one', ...http('two', 80)), /hello/)
-  t.match(await lab.exec('client', 'curl', '-s', '-m', '10', 'http://10.9.0.2:8080/'), /hello/)
+  // published a moment after it listens
+  const curl = () => lab.try('exec', 'client', 'curl', '-s', '-m', '10', 'http://10.9.0.2:8080/')
+  t.ok(await lab.until(async () => /hello/.test((await curl()).out), 30_000), 'by its published port')
   t.match(await lab.exec('client', 'curl', '-s', '-m', '10', '-g', 'http://[fd09::2]:8080/'), /hello/)
   await lab.docker('h1', 'rm', '-f', 'one')
   await lab.docker('h2', 'rm', '-f', 'two')
