@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Records of the cluster into messages of the API.
-import type { Endpoint } from '../model/endpoint.ts'
+import { type Endpoint, standing } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
-import { holding, type PortKey, type PortMapping } from '../model/port.ts'
+import { holding, type PortKey, type PortMapping, parsePortKey } from '../model/port.ts'
 import { parseServiceKey, servicesIn } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
@@ -78,8 +78,8 @@ export const serviceMessages = (
     const known = services.get(`${cluster.network} ${title}`)
     const service = known ?? { name, project: project ?? '', network, ports: [], backends: [] }
     services.set(`${cluster.network} ${title}`, service)
-    const [proto, port] = key.split('/') as [string, string]
-    service.ports.push({ proto, hostPort: Number(port), problem: problem(key) ?? '' })
+    const { proto, port } = parsePortKey(key)
+    service.ports.push({ proto, hostPort: port, problem: problem(key) ?? '' })
     for (const id of cluster.holders) {
       const endpoint = endpoints.get(id)?.record
       if (!endpoint) continue
@@ -91,11 +91,7 @@ export const serviceMessages = (
         node: endpoint.node,
         addresses: [...endpoint.addresses],
         ports: endpoint.ports.map(portMessage),
-        state: away
-          ? 'away'
-          : !active.has(id)
-            ? 'other'
-            : (endpoint.withheld ?? (endpoint.drained ? 'drained' : endpoint.unready ? 'starting' : 'active')),
+        state: away ? 'away' : active.has(id) ? standing(endpoint) : 'other',
       })
     }
   }

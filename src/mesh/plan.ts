@@ -3,9 +3,9 @@
 // that hold it, wherever they run. The container's own port is put in by N of the container's node (overlay).
 import type { KernelObject } from '../kernel/objects.ts'
 import { type Family, familyOf } from '../model/address.ts'
-import type { Endpoint } from '../model/endpoint.ts'
+import { type Endpoint, standing } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
-import { holding, type PortClaim, type PortMapping, type Proto, portKey } from '../model/port.ts'
+import { holding, type PortClaim, type PortMapping, type Proto, parsePortKey, portKey } from '../model/port.ts'
 import { servicesIn } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from '../plan/host.ts'
@@ -49,15 +49,15 @@ export const planPort = (proto: Proto, port: number, snapshot: Snapshot, host: H
 /** Every port that this host is to answer on. */
 export const portsHere = function* (snapshot: Snapshot, host: Pick<Host, 'node' | 'bound'>): Generator<HeldPort> {
   for (const [key, { record }] of snapshot.ports) {
-    const [proto, port] = key.split('/') as [Proto, string]
+    const { proto, port } = parsePortKey(key)
     const { cluster } = record
     const own = record.local.find(one => one.node === host.node)
     const network = snapshot.networks.get(cluster?.network ?? own?.network ?? '')?.record
     if (!network || network.internal || !host.bound.has(network.id)) continue
     const endpoint = own && snapshot.endpoints(network.id).get(own.endpoint)?.record
-    const addresses = cluster || !endpoint ? undefined : addressesOf(endpoint, proto, Number(port))
-    if (addresses === undefined) yield { proto, port: Number(port) }
-    else for (const address of addresses) yield { proto, port: Number(port), address }
+    const addresses = cluster || !endpoint ? undefined : addressesOf(endpoint, proto, port)
+    if (addresses === undefined) yield { proto, port }
+    else for (const address of addresses) yield { proto, port, address }
   }
 }
 
@@ -87,7 +87,7 @@ export const publishedHere = (
     const record = endpoints.get(endpoint)?.record
     const node = record && snapshot.nodes.get(record.node)?.record
     const lives = node && node.fenced === undefined && record.gateway && !host.departed(endpoint)
-    return lives && getsConnections(record) ? [record] : []
+    return lives && standing(record) === 'active' ? [record] : []
   })
   if (!backends[0]) return undefined
   const asked = cluster ? undefined : addressesOf(backends[0], proto, port)
@@ -95,9 +95,6 @@ export const publishedHere = (
   const addresses = asked.filter(address => host.holds(proto, port, address))
   return addresses.length > 0 ? { network, backends, addresses } : undefined
 }
-
-const getsConnections = ({ withheld, unready, drained }: Endpoint): boolean =>
-  withheld === undefined && !unready && !drained
 
 const mappingsOf = (endpoint: Endpoint, proto: Proto, port: number): readonly PortMapping[] =>
   endpoint.ports.filter(mapping => mapping.proto === proto && mapping.hostPort === port)

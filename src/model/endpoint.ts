@@ -30,6 +30,10 @@ export interface Endpoint {
 /** Docker's HEALTHCHECK has not passed yet, or fails; paused; told to stop. */
 export type Withheld = 'starting' | 'unhealthy' | 'paused' | 'stopping'
 
+/** What its published ports give it: new connections if 'active', else why not. */
+export const standing = ({ withheld, drained, unready }: Endpoint): Withheld | 'drained' | 'active' =>
+  withheld ?? (drained ? 'drained' : unready ? 'starting' : 'active')
+
 export interface Workload {
   readonly container: string
   readonly name: string

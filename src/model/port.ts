@@ -8,6 +8,10 @@ export type Proto = 'tcp' | 'udp' | 'sctp'
 /** 'tcp/8080' */
 export type PortKey = string
 export const portKey = (proto: Proto, port: number): PortKey => `${proto}/${port}`
+export const parsePortKey = (key: PortKey): { readonly proto: Proto; readonly port: number } => {
+  const [proto, port] = key.split('/') as [Proto, string]
+  return { proto, port: Number(port) }
+}
 
 export interface PortMapping {
   readonly proto: Proto

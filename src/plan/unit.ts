@@ -4,7 +4,7 @@
 
 import type { KernelObject } from '../kernel/objects.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
-import type { PortKey, Proto } from '../model/port.ts'
+import { type PortKey, type Proto, parsePortKey } from '../model/port.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from './host.ts'
 
@@ -57,10 +57,7 @@ export interface Planned {
 
 export const nothing: Planned = { wanted: [], revision: 0n }
 
-const portUnit = (key: PortKey): Unit => {
-  const [proto, port] = key.split('/') as [Proto, string]
-  return { kind: 'port', proto, port: Number(port) }
-}
+const portUnit = (key: PortKey): Unit => ({ kind: 'port', ...parsePortKey(key) })
 
 /** Every unit that a network's record, binding or removal touches. */
 export const unitsOfNetwork = function* (network: NetworkId, snapshot: Snapshot): Generator<Unit> {
