@@ -204,7 +204,8 @@ napi_value NetnsWrite(napi_env env, napi_callback_info info) {
   Arguments in(env, info);
   return RunInside(in, [file = in.Text(1), text = in.Text(2)](Answer*) { return WriteFile(file, text); });
 }
-// netnsSocket(netns, address, port, type bits: ipv6 1, tcp 2, transparent 4, reuseAddr 8, freebind 16, held 32)
+// netnsSocket(netns, address, port, type bits: ipv6 1, tcp 2, transparent 4, reuseAddr 8, freebind 16, held 32, ping 64,
+//             unbound 128)
 napi_value NetnsSocket(napi_env env, napi_callback_info info) {
   Arguments in(env, info);
   SocketRequest want;
@@ -217,9 +218,30 @@ napi_value NetnsSocket(napi_env env, napi_callback_info info) {
   want.reuse_addr = bits & 8;
   want.freebind = bits & 16;
   want.held = bits & 32;
+  want.ping = bits & 64;
+  want.unbound = bits & 128;
   return RunInside(in, [want](Answer* answer) {
     Fd fd;
     Failure failure = BindSocket(want, &fd);
+    answer->number = fd.Release();
+    return failure;
+  });
+}
+
+// netnsPacket(netns, ifindex, protocol, filter)
+napi_value NetnsPacket(napi_env env, napi_callback_info info) {
+  Arguments in(env, info);
+  void* data = nullptr;
+  size_t size = 0;
+  std::vector<uint8_t> filter;
+  if (napi_get_buffer_info(env, in.values[3], &data, &size) == napi_ok && size > 0) {
+    filter.assign(static_cast<uint8_t*>(data), static_cast<uint8_t*>(data) + size);
+  }
+  const int ifindex = static_cast<int>(in.Double(1));
+  const uint16_t protocol = static_cast<uint16_t>(in.Double(2));
+  return RunInside(in, [ifindex, protocol, filter = std::move(filter)](Answer* answer) {
+    Fd fd;
+    Failure failure = OpenPacket(ifindex, protocol, filter, &fd);
     answer->number = fd.Release();
     return failure;
   });
@@ -389,7 +411,7 @@ napi_value Init(napi_env env, napi_value exports) {
   } table[] = {{"openSocket", OpenSocket},   {"submit", Submit},           {"closeSocket", CloseSocket},
                {"netnsCreate", NetnsCreate}, {"netnsDelete", NetnsDelete}, {"netnsOpenFd", NetnsOpenFd},
                {"netnsInode", NetnsInode},   {"netnsRead", NetnsRead},     {"netnsWrite", NetnsWrite},
-               {"netnsSocket", NetnsSocket}};
+               {"netnsSocket", NetnsSocket}, {"netnsPacket", NetnsPacket}};
   for (const auto& entry : table) {
     napi_value function = nullptr;
     napi_create_function(env, entry.name, NAPI_AUTO_LENGTH, entry.function, nullptr, &function);

@@ -3,7 +3,10 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <linux/nsfs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/file.h>
@@ -11,6 +14,8 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+
+#include <cstring>
 
 namespace weft {
 
@@ -118,9 +123,16 @@ Failure BindSocket(const SocketRequest& want, Fd* out) {
   v4.sin_family = AF_INET;
   v6.sin6_family = AF_INET6;
   v4.sin_port = v6.sin6_port = htons(want.port);
+  const size_t percent = want.address.find('%');
+  if (percent != std::string::npos) {
+    v6.sin6_scope_id = if_nametoindex(want.address.c_str() + percent + 1);
+    if (v6.sin6_scope_id == 0) return Failed("if_nametoindex");
+  }
   void* target = want.ipv6 ? static_cast<void*>(&v6.sin6_addr) : static_cast<void*>(&v4.sin_addr);
-  if (inet_pton(want.ipv6 ? AF_INET6 : AF_INET, want.address.c_str(), target) != 1) return {EINVAL, "inet_pton"};
-  Fd fd(socket(want.ipv6 ? AF_INET6 : AF_INET, (want.tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int family = want.ipv6 ? AF_INET6 : AF_INET;
+  if (inet_pton(family, want.address.substr(0, percent).c_str(), target) != 1) return {EINVAL, "inet_pton"};
+  const int type = (want.tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
+  Fd fd(socket(family, type, want.ping ? static_cast<int>(IPPROTO_ICMPV6) : 0));
   if (!fd.ok()) return Failed("socket");
   auto set = [&](bool wanted, int level, int option) {
     const int on = 1;
@@ -133,8 +145,35 @@ Failure BindSocket(const SocketRequest& want, Fd* out) {
     return Failed("setsockopt");
   }
   const sockaddr* address = want.ipv6 ? reinterpret_cast<sockaddr*>(&v6) : reinterpret_cast<sockaddr*>(&v4);
-  if (bind(fd.get(), address, want.ipv6 ? sizeof v6 : sizeof v4) != 0) return Failed("bind");
+  const socklen_t length = want.ipv6 ? sizeof v6 : sizeof v4;
+  if (want.ping) {
+    if (connect(fd.get(), address, length) != 0) return Failed("connect");
+  } else if (!want.unbound && bind(fd.get(), address, length) != 0) {
+    return Failed("bind");
+  }
   if (want.tcp && !want.held && listen(fd.get(), 512) != 0) return Failed("listen");
+  *out = std::move(fd);
+  return {};
+}
+
+Failure OpenPacket(int ifindex, uint16_t protocol, const std::vector<uint8_t>& filter, Fd* out) {
+  if (ifindex <= 0 || filter.size() % sizeof(sock_filter) != 0 || filter.size() > sizeof(sock_filter) * BPF_MAXINSNS) {
+    return {EINVAL, "openPacket"};
+  }
+  // No protocol yet: nothing comes in before the filter is there and one link is chosen.
+  Fd fd(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.ok()) return Failed("socket");
+  if (!filter.empty()) {
+    std::vector<sock_filter> code(filter.size() / sizeof(sock_filter));
+    memcpy(code.data(), filter.data(), filter.size());
+    sock_fprog program{static_cast<unsigned short>(code.size()), code.data()};
+    if (setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0) return Failed("setsockopt");
+  }
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(protocol);
+  address.sll_ifindex = ifindex;
+  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return Failed("bind");
   *out = std::move(fd);
   return {};
 }

@@ -4,6 +4,7 @@
 #pragma once
 #include <stdint.h>
 #include <string>
+#include <vector>
 #include "os.h"
 
 namespace weft {
@@ -28,10 +29,21 @@ struct SocketRequest {
   bool reuse_addr = false;
   bool freebind = false;
   bool held = false;
+  bool ping = false;
+  bool unbound = false;
   std::string address;
   uint16_t port = 0;
 };
-/** A non-blocking socket in the calling thread's namespace: bound, and listening if it is TCP. */
+/**
+ * A non-blocking socket in the calling thread's namespace: bound, and listening if it is TCP; one for ICMPv6 echo is
+ * connected to the address instead, an unbound one has no port yet. "%device" may follow an IPv6 address: a device of that namespace.
+ */
 Failure BindSocket(const SocketRequest& request, Fd* out);
+
+/**
+ * A non-blocking packet socket on one link: write(2) sends a frame, read(2) takes one that came with this EtherType
+ * (host order) and passed the filter, an array of sock_filter (empty: every one). EINVAL for a filter of part of one.
+ */
+Failure OpenPacket(int ifindex, uint16_t protocol, const std::vector<uint8_t>& filter, Fd* out);
 
 }  // namespace weft

@@ -49,6 +49,7 @@ export interface Native {
   netnsInode(path: string): Promise<TaskOutcome>
   netnsRead(netns: string, file: string): Promise<TaskOutcome>
   netnsWrite(netns: string, file: string, text: string): Promise<TaskOutcome>
+  netnsPacket(netns: string, ifindex: number, protocol: number, filter: Buffer): Promise<TaskOutcome>
   netnsSocket(netns: string, address: string, port: number, bits: number): Promise<TaskOutcome>
 }
 

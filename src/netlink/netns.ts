@@ -49,6 +49,8 @@ export interface NetnsSocket {
   readonly freebind?: boolean
   /** Only bound: nobody else gets the port, and who connects is refused. */
   readonly held?: boolean
+  /** Held, but without a port: connecting finds one that is free towards there. */
+  readonly unbound?: boolean
 }
 
 /**
@@ -62,7 +64,19 @@ export const netnsSocket = async (netns: string | undefined, want: NetnsSocket):
     (want.transparent ? 4 : 0) |
     (want.reuseAddr ? 8 : 0) |
     (want.freebind ? 16 : 0) |
-    (want.held ? 32 : 0)
+    (want.held || want.unbound ? 32 : 0) |
+    (want.unbound ? 128 : 0)
   const op = `bind ${want.type} ${want.address} port ${want.port} in ${netns ?? 'own namespace'}`
   return check(op, await native().netnsSocket(netns ?? '', want.address, want.port, bits)).number
+}
+
+/**
+ * A socket for ICMPv6 echo (type 128) in that namespace, connected to the address ("fe80::1%gw0", a device of that
+ * namespace); non-blocking. What is written is an echo request with its header of 8 bytes; the kernel puts in checksum
+ * and identifier, and gives only the answers of this identifier to read, not necessarily from that address. The caller
+ * closes it. EACCES: net.ipv4.ping_group_range there does not hold our group.
+ */
+export const netnsPingSocket = async (netns: string | undefined, address: string): Promise<number> => {
+  const op = `open echo socket to ${address} in ${netns ?? 'own namespace'}`
+  return check(op, await native().netnsSocket(netns ?? '', address, 0, 1 | 64)).number
 }

@@ -2,7 +2,7 @@
 // The native part: namespaces, descriptors and threads, closing while busy, deadlines, overruns, early exits.
 import dgram from 'node:dgram'
 import { once } from 'node:events'
-import { closeSync, fstatSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, fstatSync, mkdtempSync, readSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,6 +15,7 @@ import {
   netnsDelete,
   netnsInode,
   netnsOpenFd,
+  netnsPingSocket,
   netnsRead,
   netnsSocket,
   netnsWrite,
@@ -107,6 +108,23 @@ t.test('sockets of another namespace serve dgram and net', async t => {
   server.close()
 })
 
+t.test('echo sockets in a namespace: what is written to one is answered, and why one cannot be had', async t => {
+  const { path, netlink } = await openLab(t, 'n8')
+  t.match(await netlink.batch([setLink({ index: 1 }, { up: true })]), [undefined])
+  const op = `open echo socket to ::1 in ${path}`
+  t.match(await failure(netnsPingSocket(path, '::1')), { errnoName: 'EACCES', op })
+  await netnsWrite(path, '/proc/sys/net/ipv4/ping_group_range', '0\t2147483647')
+  t.match(await failure(netnsPingSocket(path, 'fe80::1%gw0')), { errnoName: 'ENODEV', detail: 'if_nametoindex' })
+  t.match(await failure(netnsPingSocket('/run/netns/nothing', '::1')), { errnoName: 'ENOENT' })
+  const fd = await netnsPingSocket(path, '::1%lo')
+  writeSync(fd, Buffer.from('8000000000000007ab', 'hex'))
+  const reply = Buffer.alloc(16)
+  t.equal(readSync(fd, reply), 9)
+  t.match(reply.toString('hex'), /^8100.{8}0007ab/)
+  t.throws(() => readSync(fd, reply), { code: 'EAGAIN' })
+  closeSync(fd)
+})
+
 t.test('1,000 sockets opened and closed leave nothing', async t => {
   const { path } = await freshNetns(t, 'n4')
   const cycle = async () => {
@@ -116,9 +134,11 @@ t.test('1,000 sockets opened and closed leave nothing', async t => {
     await netlink.close()
   }
   for (let i = 0; i < 10; i++) await cycle()
-  const before = [descriptors(), threads()]
+  const files = descriptors()
+  const most = threads()
   for (let i = 0; i < 1000; i++) await cycle()
-  t.strictSame([descriptors(), threads()], before)
+  t.equal(descriptors(), files)
+  t.ok(threads() <= most, `${threads()} threads of ${most}`) // one of Node's own may end meanwhile
 })
 
 t.test('close while jobs run and wait: all settle, then closed is closed', async t => {

@@ -21,6 +21,7 @@ const headers = [
     'linux/nexthop.h',
     'linux/if_addr.h',
     'linux/fib_rules.h',
+    'linux/netconf.h',
     'linux/ip_vs.h',
     'linux/netfilter/nfnetlink_conntrack.h',
     'linux/netfilter/nf_conntrack_common.h',

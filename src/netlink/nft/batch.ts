@@ -5,7 +5,7 @@ import { WeftError } from '../../base/errors.ts'
 import { NetlinkError } from '../errors.ts'
 import type { Writer } from '../message.ts'
 import type { Netlink } from '../socket.ts'
-import { NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST } from '../uapi.ts'
+import { NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST } from '../uapi.ts'
 import { deviceIndexes } from './device.ts'
 import { encodeElement, type SetElement, type WireElement, writeElement } from './element.ts'
 import { anonymousName, type EncodeContext, writeExpressions } from './encode.ts'
@@ -14,6 +14,7 @@ import { writeHook } from './hook.ts'
 import { messageType, namePath, nfgenmsgLength, writeHeader } from './request.ts'
 import { compileRule } from './rule.ts'
 import { anonymousUserdata, checkDeclaration, type SetDeclaration, writeDeclaration } from './set.ts'
+import { type TimeoutDeclaration, writeTimeout } from './timeout.ts'
 import { familyNumbers, type NftFamily, type NftHook } from './types.ts'
 import {
   NFNL_MSG_BATCH_BEGIN,
@@ -21,8 +22,10 @@ import {
   NFNL_SUBSYS_NFTABLES,
   NFT_DATA_VERDICT,
   NFT_MSG,
+  NFT_OBJECT,
   NFT_SET,
   NFTA_CHAIN,
+  NFTA_OBJ,
   NFTA_RULE,
   NFTA_SET,
   NFTA_SET_DESC,
@@ -47,6 +50,10 @@ export interface NftBatch {
   addSet(family: NftFamily, table: string, set: SetDeclaration): void
   /** `nft delete set`; EBUSY while a rule uses it. */
   removeSet(family: NftFamily, table: string, name: string): void
+  /** `nft add ct timeout`; EEXIST. */
+  addTimeout(family: NftFamily, table: string, timeout: TimeoutDeclaration): void
+  /** EBUSY while a rule names it. */
+  removeTimeout(family: NftFamily, table: string, name: string): void
   /** `nft add chain`: fine if it is there with the same hook; another policy is set. */
   addChain(family: NftFamily, table: string, chain: string, hook?: NftHook): void
   flushChain(family: NftFamily, table: string, chain: string): void
@@ -71,10 +78,14 @@ interface BatchMessage {
   write(w: Writer, context: EncodeContext): void
 }
 
+/** A large map is 100,000 calls: no text is made of an element but of the first of each message. */
 interface ElementRun {
-  readonly where: string
+  readonly message: number
+  readonly family: NftFamily
+  readonly table: string
+  readonly set: string
   readonly wire: WireElement[]
-  readonly shown: string[]
+  count: number
 }
 
 const elementsPerMessage = 400
@@ -120,6 +131,19 @@ class Batch implements NftBatch {
     this.#add(NFT_MSG.DELSET, 0, family, `remove nft set ${family} ${table} ${name}`, w => {
       w.attrString(NFTA_SET.TABLE, table)
       w.attrString(NFTA_SET.NAME, name)
+    })
+  }
+
+  addTimeout(family: NftFamily, table: string, timeout: TimeoutDeclaration): void {
+    const op = `add nft timeout ${family} ${table} ${timeout.name}`
+    this.#add(NFT_MSG.NEWOBJ, NLM_F_CREATE | NLM_F_EXCL, family, op, w => writeTimeout(w, table, timeout))
+  }
+
+  removeTimeout(family: NftFamily, table: string, name: string): void {
+    this.#add(NFT_MSG.DELOBJ, 0, family, `remove nft timeout ${family} ${table} ${name}`, w => {
+      w.attrString(NFTA_OBJ.TABLE, table)
+      w.attrString(NFTA_OBJ.NAME, name)
+      w.attrBe32(NFTA_OBJ.TYPE, NFT_OBJECT.CT_TIMEOUT)
     })
   }
 
@@ -211,25 +235,30 @@ class Batch implements NftBatch {
 
   #element(message: number, family: NftFamily, table: string, set: SetDeclaration, element: SetElement): void {
     const adding = message === NFT_MSG.NEWSETELEM
-    const where = `${message} ${family} ${table} ${set.name}`
     const wire = encodeElement(set, element, adding)
-    const shown = `${element.key.join(' . ')}${adding && element.value ? ` : ${element.value.join(' . ')}` : ''}`
     const last = this.#run
-    if (last && last.where === where && last.wire.length + wire.length <= elementsPerMessage) {
-      last.wire.push(...wire)
-      last.shown.push(shown)
+    if (
+      last &&
+      last.message === message &&
+      last.family === family &&
+      last.table === table &&
+      last.set === set.name &&
+      last.wire.length + wire.length <= elementsPerMessage
+    ) {
+      for (const one of wire) last.wire.push(one)
+      last.count++
       return
     }
-    const run: ElementRun = { where, wire: [...wire], shown: [shown] }
+    const run: ElementRun = { message, family, table, set: set.name, wire, count: 1 }
     const verb = adding ? 'add' : 'remove'
     this.#messages.push({
       message,
       flags: adding ? NLM_F_CREATE : 0,
       family: familyNumbers[family],
       get op() {
-        const count = run.shown.length
-        const what = count === 1 ? 'nft element' : `one of ${count} nft elements`
-        return `${verb} ${what} ${family} ${table} ${set.name} { ${run.shown[0]}${count === 1 ? '' : ', …'} }`
+        const what = run.count === 1 ? 'nft element' : `one of ${run.count} nft elements`
+        const shown = `${element.key.join(' . ')}${adding && element.value ? ` : ${element.value.join(' . ')}` : ''}`
+        return `${verb} ${what} ${family} ${table} ${set.name} { ${shown}${run.count === 1 ? '' : ', …'} }`
       },
       write: w => writeElements(w, table, set.name, run.wire),
     })

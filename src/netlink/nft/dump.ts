@@ -9,6 +9,7 @@ import { decodeElements, readElement, type SetElement, type WireElement } from '
 import { readHook } from './hook.ts'
 import { messageType, nfgenmsgLength, writeHeader } from './request.ts'
 import { commentTypes, type SetDeclaration } from './set.ts'
+import { decodeTimeout, type ListedTimeout } from './timeout.ts'
 import {
   familyNumbers,
   familyOfNumber,
@@ -21,10 +22,12 @@ import {
 import {
   NFT_DATA_VERDICT,
   NFT_MSG,
+  NFT_OBJECT,
   NFT_SET,
   NFTA_CHAIN,
   NFTA_GEN,
   NFTA_LIST,
+  NFTA_OBJ,
   NFTA_RULE,
   NFTA_SET,
   NFTA_SET_ELEM_LIST,
@@ -62,6 +65,7 @@ export interface NftObjects {
   /** Named sets and maps whose types are ours. */
   readonly sets: readonly ListedSet[]
   readonly elements: readonly ListedElement[]
+  readonly timeouts: readonly ListedTimeout[]
 }
 
 const attempts = 6
@@ -113,6 +117,7 @@ const listOnce = async (netlink: Netlink, wanted: (table: ListedTable) => boolea
     const tables = await netlink.dump(list('tables', NFT_MSG.GETTABLE), decodeTable)
     const chains = await netlink.dump(list('chains', NFT_MSG.GETCHAIN), decodeChain)
     const rules = await netlink.dump(list('rules', NFT_MSG.GETRULE), decodeRule)
+    const timeouts: ListedTimeout[] = []
     const sets: ListedSet[] = []
     const elements: ListedElement[] = []
     for (const table of tables.filter(wanted)) {
@@ -120,6 +125,11 @@ const listOnce = async (netlink: Netlink, wanted: (table: ListedTable) => boolea
       const request = list(`sets of ${table.family} ${table.table}`, NFT_MSG.GETSET, family, w =>
         w.attrString(NFTA_SET.TABLE, table.table),
       )
+      const objects = list(`objects of ${table.family} ${table.table}`, NFT_MSG.GETOBJ, family, w => {
+        w.attrString(NFTA_OBJ.TABLE, table.table)
+        w.attrBe32(NFTA_OBJ.TYPE, NFT_OBJECT.CT_TIMEOUT)
+      })
+      timeouts.push(...(await netlink.dump(objects, decodeTimeout)))
       for (const set of await netlink.dump(request, decodeSet)) {
         sets.push(set)
         for (const element of await listElements(netlink, set)) {
@@ -127,7 +137,7 @@ const listOnce = async (netlink: Netlink, wanted: (table: ListedTable) => boolea
         }
       }
     }
-    return { tables, chains, rules, sets, elements }
+    return { tables, chains, rules, sets, elements, timeouts }
   } catch (error) {
     if (error instanceof NetlinkError && (error.absent || error.errno === EINTR)) return undefined
     throw error

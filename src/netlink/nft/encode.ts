@@ -16,6 +16,7 @@ import {
   NFTA_EXPR,
   NFTA_FIB,
   NFTA_FWD,
+  NFTA_HASH,
   NFTA_IMMEDIATE,
   NFTA_LIMIT,
   NFTA_LIST,
@@ -25,6 +26,7 @@ import {
   NFTA_META,
   NFTA_NAT,
   NFTA_NG,
+  NFTA_OBJREF,
   NFTA_PAYLOAD,
   NFTA_RANGE,
   NFTA_REDIR,
@@ -53,6 +55,8 @@ const names: Readonly<Record<Expression['kind'], string>> = {
   'ct-set': 'ct',
   fib: 'fib',
   numgen: 'numgen',
+  jhash: 'hash',
+  objref: 'objref',
   cmp: 'cmp',
   range: 'range',
   bitwise: 'bitwise',
@@ -143,6 +147,19 @@ const writeBody = (w: Writer, e: Expression, context: EncodeContext): void => {
       w.attrBe32(NFTA_NG.MODULUS, e.modulus)
       w.attrBe32(NFTA_NG.TYPE, e.type)
       w.attrBe32(NFTA_NG.OFFSET, e.offset)
+      return
+    case 'objref':
+      w.attrBe32(NFTA_OBJREF.IMM_TYPE, e.type)
+      w.attrString(NFTA_OBJREF.IMM_NAME, e.name)
+      return
+    case 'jhash':
+      w.attrBe32(NFTA_HASH.SREG, e.sreg)
+      w.attrBe32(NFTA_HASH.DREG, e.dreg)
+      w.attrBe32(NFTA_HASH.LEN, e.length)
+      w.attrBe32(NFTA_HASH.MODULUS, e.modulus)
+      w.attrBe32(NFTA_HASH.SEED, e.seed)
+      w.attrBe32(NFTA_HASH.OFFSET, e.offset)
+      w.attrBe32(NFTA_HASH.TYPE, 0) // NFT_HASH_JENKINS
       return
     case 'cmp':
       w.attrBe32(NFTA_CMP.SREG, e.sreg)

@@ -57,6 +57,17 @@ export type Expression =
       readonly type: number
       readonly offset: number
     }
+  | {
+      readonly kind: 'jhash'
+      readonly sreg: number
+      readonly dreg: number
+      readonly length: number
+      readonly modulus: number
+      readonly seed: number
+      readonly offset: number
+    }
+  /** An object of the table (NFT_OBJECT), by its name. */
+  | { readonly kind: 'objref'; readonly type: number; readonly name: string }
   | { readonly kind: 'cmp'; readonly sreg: number; readonly op: number; readonly data: Uint8Array }
   | {
       readonly kind: 'range'

@@ -20,6 +20,8 @@ export interface Field {
   /** Writes the checks into the scope; says why this rule can never have the field. */
   require(scope: Scope): string | undefined
   load(dreg: number): Expression
+  /** What has to be done before: it needs a register of its own. */
+  before?(): Expression
   /** Of `... set`: undefined if the field cannot be written. */
   store?(sreg: number): Expression
   /** A comparison with this value held. */
@@ -174,7 +176,7 @@ const fields: ReadonlyMap<string, Field> = new Map(
 )
 /** These may stand without "meta". */
 const short = new Set(['mark', 'iifname', 'oifname'])
-const first = new Set([...[...fields.keys()].map(name => name.split(' ')[0]!), ...short, 'numgen'])
+const first = new Set([...[...fields.keys()].map(name => name.split(' ')[0]!), ...short, 'numgen', 'jhash'])
 
 /** Does the next token begin a field? After `set` it may, so that a constant is none of these words. */
 export const seesField = (tokens: Tokens): boolean => {
@@ -209,11 +211,31 @@ const numgenField = (tokens: Tokens): Field => {
   }
 }
 
+const hashed = 2 // register of what is hashed, as nft has it
+/** jhash FIELD mod N seed N [offset N]. Without a seed the kernel would take one of its own, on each host another. */
+const jhashField = (tokens: Tokens): Field => {
+  tokens.expect('jhash')
+  const of = parseField(tokens)
+  tokens.expect('mod')
+  const modulus = tokens.number('a modulus', 0xffffffff)
+  tokens.expect('seed')
+  const seed = tokens.number('a seed', 0xffffffff)
+  const offset = tokens.accept('offset') ? tokens.number('an offset', 0xffffffff) : 0
+  return {
+    name: 'jhash',
+    type: t.counter,
+    require: scope => of.require(scope),
+    before: () => of.load(hashed),
+    load: dreg => ({ kind: 'jhash', sreg: hashed, dreg, length: of.type.length, modulus, seed, offset }),
+  }
+}
+
 /** The longest run of words that names a field. */
 export const parseField = (tokens: Tokens): Field => {
   const start = tokens.peek()
   if (start.kind === 'raw') return rawField(tokens)
   if (start.text === 'numgen') return numgenField(tokens)
+  if (start.text === 'jhash') return jhashField(tokens)
   let name = start.kind === 'word' && short.has(start.text) ? 'meta' : ''
   let found: Field | undefined
   let size = 0

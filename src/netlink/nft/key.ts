@@ -73,6 +73,7 @@ export const loadKey = (tokens: Tokens, scope: Scope, key: Key): void => {
   let bytes = 0
   for (const { field, mask } of key.parts) {
     const register = registerAt(bytes)
+    if (field.before) scope.out.push(field.before())
     scope.out.push(field.load(register))
     if (mask) scope.out.push(maskOf(register, mask))
     bytes += padded(field.type.length)

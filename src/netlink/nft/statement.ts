@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Statements: verdicts, counter, notrack, log, limit, reject, fwd, and `FIELD set ...`. Those that change addresses
+// Statements: verdicts, counter, notrack, log, limit, reject, fwd, ct timeout, and `FIELD set ...`. Those that change addresses
 // are in nat.ts.
 import type { Field } from './field.ts'
 import { seesField } from './field.ts'
@@ -8,7 +8,7 @@ import { parseSet, readVerdictWord } from './literal.ts'
 import { parseMasquerade, parseNat, parseRedirect, parseTproxy } from './nat.ts'
 import type { Scope } from './scope.ts'
 import type { Tokens } from './tokenizer.ts'
-import { NFT_REJECT } from './uapi.ts'
+import { NFT_OBJECT, NFT_REJECT } from './uapi.ts'
 
 const levels: Readonly<Record<string, number>> = {
   emerg: 0,
@@ -155,6 +155,16 @@ const parseForward = (tokens: Tokens, scope: Scope): void => {
   scope.out.push({ kind: 'device', dreg: 1, name: token.text }, { kind: 'fwd', sreg: 1 })
 }
 
+/** ct timeout set "NAME": of a timeout in the same table; only the first packet of a connection can say it. */
+const parseTimeout = (tokens: Tokens, scope: Scope): void => {
+  tokens.expect('timeout')
+  tokens.expect('set')
+  const token = tokens.take()
+  if (token.kind !== 'string' || token.text === '')
+    throw tokens.error('expected the name of a timeout in quotes', token)
+  scope.out.push({ kind: 'objref', type: NFT_OBJECT.CT_TIMEOUT, name: token.text })
+}
+
 /** FIELD set VALUE, FIELD set FIELD, FIELD set KEY map @m or { ... }; "set" is taken. */
 export const parseAssignment = (tokens: Tokens, scope: Scope, field: Field): void => {
   if (field.store === undefined) throw tokens.error(`${field.name} cannot be set:`)
@@ -190,7 +200,12 @@ export const parseStatement = (tokens: Tokens, scope: Scope): boolean => {
     scope.out.push({ kind: 'verdict', verdict })
     return true
   }
-  const parse = Object.hasOwn(statements, token.text) ? statements[token.text] : undefined
+  const parse =
+    token.text === 'ct' && tokens.peek(1).text === 'timeout'
+      ? parseTimeout
+      : Object.hasOwn(statements, token.text)
+        ? statements[token.text]
+        : undefined
   if (parse === undefined) return false
   tokens.take()
   parse(tokens, scope)

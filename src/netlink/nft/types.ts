@@ -146,7 +146,7 @@ export const encodeWords = (types: readonly NftType[], words: readonly string[])
       `encode nft element: ${words.join(' . ')} has ${words.length} fields, not ${types.length}`,
     )
   }
-  const out = Buffer.alloc(lengthOf(types))
+  const out = Buffer.allocUnsafe(lengthOf(types)).fill(0) // of Node's pool: a large map has 100,000 keys
   let at = 0
   for (let i = 0; i < types.length; i++) {
     writeWord(types[i]!, words[i]!, out, at)

@@ -29,6 +29,9 @@ export const NFT_MSG = {
   DELSETELEM: 14,
   NEWGEN: 15,
   GETGEN: 16,
+  NEWOBJ: 18,
+  GETOBJ: 19,
+  DELOBJ: 20,
 } as const
 
 export const NFTA_LIST = { ELEM: 1 } as const
@@ -113,6 +116,13 @@ export const NFTA_FIB = { DREG: 1, RESULT: 2, FLAGS: 3 } as const
 export const NFTA_REJECT = { TYPE: 1, ICMP_CODE: 2 } as const
 export const NFTA_FWD = { SREG_DEV: 1, SREG_ADDR: 2, NFPROTO: 3 } as const
 export const NFTA_TPROXY = { FAMILY: 1, REG_ADDR: 2, REG_PORT: 3 } as const
+export const NFTA_OBJ = { TABLE: 1, NAME: 2, TYPE: 3, DATA: 4 } as const
+export const NFTA_OBJREF = { IMM_TYPE: 1, IMM_NAME: 2 } as const
+export const NFT_OBJECT = { CT_TIMEOUT: 7 } as const
+export const NFTA_CT_TIMEOUT = { L3PROTO: 1, L4PROTO: 2, DATA: 3 } as const
+export const CTA_TIMEOUT_TCP = { ESTABLISHED: 3, CLOSE_WAIT: 5 } as const
+export const CTA_TIMEOUT_UDP = { UNREPLIED: 1, REPLIED: 2 } as const
+export const NFTA_HASH = { SREG: 1, DREG: 2, LEN: 3, MODULUS: 4, SEED: 5, OFFSET: 6, TYPE: 7 } as const
 export const NFTA_NG = { DREG: 1, MODULUS: 2, TYPE: 3, OFFSET: 4 } as const
 
 export const NFT_PAYLOAD = { LL_HEADER: 0, NETWORK_HEADER: 1, TRANSPORT_HEADER: 2 } as const

@@ -27,6 +27,8 @@ export const jumpCode = (word: string): number | undefined => (Object.hasOwn(jum
 
 /** "accept", "goto discovery"; throws INVALID. */
 export const parseVerdict = (text: string): Verdict => {
+  const bare = plainVerdict(text) // nearly every element of a large map
+  if (bare) return bare
   const [word = '', chain, ...rest] = text.trim().split(/\s+/)
   const plain = plainVerdict(word)
   if (plain && chain === undefined) return plain

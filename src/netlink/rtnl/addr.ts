@@ -23,6 +23,8 @@ export interface NewAddress {
   readonly validSeconds?: number
   /** Seconds until it is deprecated; left out: as validSeconds. */
   readonly preferredSeconds?: number
+  /** IFA_PROTO: whose it is; kernels before 5.18 forget it. */
+  readonly protocol?: number
 }
 
 export interface Address {
@@ -38,6 +40,8 @@ export interface Address {
   /** undefined: for ever. */
   readonly validSeconds: number | undefined
   readonly preferredSeconds: number | undefined
+  /** 0: not said. */
+  readonly protocol: number
 }
 
 const forever = 0xffff_ffff
@@ -66,6 +70,7 @@ const encode = (w: Writer, a: NewAddress): void => {
   let flags = a.noPrefixRoute ? IFA_F.NOPREFIXROUTE : 0
   if (family === AF_INET6 && !a.detectDuplicates) flags |= IFA_F.NODAD
   if (flags !== 0) w.attrU32(IFA.FLAGS, flags)
+  if (a.protocol !== undefined) w.attrU8(IFA.PROTO, a.protocol)
   if (a.validSeconds !== undefined) {
     w.attrHeader(IFA.CACHEINFO, 16)
     w.u32(a.preferredSeconds ?? a.validSeconds)
@@ -128,12 +133,14 @@ export const decodeAddress = (message: Message): Address | undefined => {
   let flags = message.u8(2)
   let validSeconds: number | undefined
   let preferredSeconds: number | undefined
+  let protocol = 0
   for (const attr of attributes(message, 8)) {
     if (attr.type === IFA.LOCAL) local = formatIp(attr.buffer, attr.start, attr.end)
     else if (attr.type === IFA.ADDRESS) address = formatIp(attr.buffer, attr.start, attr.end)
     else if (attr.type === IFA.BROADCAST) broadcast = formatIp(attr.buffer, attr.start, attr.end)
     else if (attr.type === IFA.LABEL) label = attr.text()
     else if (attr.type === IFA.FLAGS) flags = attr.u32()
+    else if (attr.type === IFA.PROTO) protocol = attr.u8()
     else if (attr.type === IFA.CACHEINFO) {
       preferredSeconds = attr.u32(0) === forever ? undefined : attr.u32(0)
       validSeconds = attr.u32(4) === forever ? undefined : attr.u32(4)
@@ -152,6 +159,7 @@ export const decodeAddress = (message: Message): Address | undefined => {
     broadcast,
     validSeconds,
     preferredSeconds,
+    protocol,
   }
 }
 

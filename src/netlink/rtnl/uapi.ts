@@ -20,6 +20,7 @@ export const RTM = {
   NEWRULE: 32,
   DELRULE: 33,
   GETRULE: 34,
+  NEWNETCONF: 80,
   NEWNEXTHOP: 104,
   DELNEXTHOP: 105,
   GETNEXTHOP: 106,
@@ -40,6 +41,8 @@ export const RTNLGRP = {
   IPV6_IFADDR: 9,
   IPV6_ROUTE: 11,
   IPV6_RULE: 19,
+  IPV4_NETCONF: 24,
+  IPV6_NETCONF: 25,
   NSID: 28,
   NEXTHOP: 32,
   BRVLAN: 33,
@@ -212,8 +215,18 @@ export const NHA = {
 } as const
 
 // Addresses: linux/if_addr.h.
-export const IFA = { ADDRESS: 1, LOCAL: 2, LABEL: 3, BROADCAST: 4, CACHEINFO: 6, FLAGS: 8, RT_PRIORITY: 9 } as const
+export const IFA = {
+  ADDRESS: 1,
+  LOCAL: 2,
+  LABEL: 3,
+  BROADCAST: 4,
+  CACHEINFO: 6,
+  FLAGS: 8,
+  RT_PRIORITY: 9,
+  PROTO: 11,
+} as const
 export const IFA_F = {
+  TEMPORARY: 1,
   NODAD: 2,
   DADFAILED: 8,
   DEPRECATED: 32,
@@ -278,6 +291,10 @@ export const FRA = {
 } as const
 export const FR_ACT = { TO_TBL: 1, GOTO: 2, NOP: 3, BLACKHOLE: 6, UNREACHABLE: 7, PROHIBIT: 8 } as const
 export const FIB_RULE = { PERMANENT: 1, INVERT: 2 } as const
+
+// Settings of devices: linux/netconf.h.
+export const NETCONFA = { IFINDEX: 1, FORWARDING: 2, RP_FILTER: 3 } as const
+export const NETCONFA_IFINDEX = { ALL: -1, DEFAULT: -2 } as const
 
 /** Port attributes since Linux 6.4 and 6.6: not in the headers of Debian 12, so not compared. */
 export const IFLA_BRPORT_NEWER = { NEIGH_VLAN_SUPPRESS: 43, BACKUP_NHID: 44 } as const

@@ -33,10 +33,16 @@ export const openNft = async (t: Test, suffix: string): Promise<NftLab> => {
 /** `nft list ruleset` without the comments by which we know our declarations. */
 export const listed = (lab: NftLab): string => lab.nft(['list', 'ruleset']).replaceAll(/\n?\s+comment "[^"]*"/g, '')
 
-/** Expressions as the kernel gives them back. */
+/** Expressions as the kernel gives them back; in the words of nft 1.0 where later ones have others for the same. */
 export const expressions = (lab: NftLab): string[] =>
   lab
     .nft(['--debug=netlink', 'list', 'ruleset'])
+    .replaceAll(/\[ range eq (reg \d+) ((?:0x\S+ )+)\]/g, (_, register: string, ends: string) => {
+      const words = ends.trim().split(' ')
+      const [first, last] = [words.slice(0, words.length / 2), words.slice(words.length / 2)]
+      return `[ cmp gte ${register} ${first.join(' ')} ]\n  [ cmp lte ${register} ${last.join(' ')} ]`
+    })
+    .replaceAll('csum_type 0 csum_off 0 csum_flags 0x1 ]', 'csum_type 1 csum_off 6 csum_flags 0x0 ]') // of UDP
     .split('\n')
     .filter(line => /^ {2}\[|^\w+ \w+ \w+ \d+/.test(line))
     .map(line => line.replaceAll(/__(set|map)\d+/g, '__$1').replace(/^(\w+ \w+ \w+) .*/, '$1'))

@@ -160,5 +160,5 @@ t.test('a table in motion', async t => {
   }
   stop = true
   await writer
-  t.same(await listObjects(other.netlink), { tables: [], chains: [], rules: [], sets: [], elements: [] })
+  t.same(await listObjects(other.netlink), { tables: [], chains: [], rules: [], sets: [], elements: [], timeouts: [] })
 })

@@ -2,7 +2,7 @@
 // The tables of src/overlay, loaded by us and by nft: `nft list ruleset` is the same, and so are the expressions that
 // the kernel holds.
 import t from 'tap'
-import type { KernelObject, NftChainObject, NftSetObject } from '../../../src/kernel/objects.ts'
+import { type KernelObject, type NftChainObject, type NftSetObject, timeoutName } from '../../../src/kernel/objects.ts'
 import type { Endpoint } from '../../../src/model/endpoint.ts'
 import type { EndpointId, NetworkId, NodeName } from '../../../src/model/ids.ts'
 import type { Network } from '../../../src/model/network.ts'
@@ -67,10 +67,13 @@ const host: Host = {
   bound: new Map([[network.id, { slot: 3 }]]),
   departed: () => false,
   holds: () => true,
+  balancer: 'nft',
+  silent: () => false,
+  dead: () => false,
   closed4: true,
   closed6: true,
   acceptsRa: false,
-  resolver: '169.254.77.53',
+  resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   dockerUser: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
 }
 
@@ -88,6 +91,10 @@ const tablesOf = (objects: readonly KernelObject[]): TableText[] =>
           .filter(object => object.kind === 'nft-set')
           .filter(here)
           .map((object): SetDeclaration => ({ name: object.set, ...object })),
+        timeouts: objects
+          .filter(object => object.kind === 'nft-timeout')
+          .filter(object => object.family === family && object.table === table)
+          .map(object => ({ ...object, name: timeoutName(object), protocol: object.proto })),
         chains: objects.filter(object => object.kind === 'nft-chain').filter(here),
       }
     })

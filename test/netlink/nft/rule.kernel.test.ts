@@ -41,6 +41,7 @@ const anywhere = [
   'meta mark set 7',
   'meta mark set numgen inc mod 3 offset 1',
   'meta mark set numgen random mod 3',
+  'meta mark set jhash th sport mod 3 seed 7 offset 2',
   'meta mark set meta mark map { 1 : 2, 3 : 4 }',
   'iifname "eth0" accept',
   'meta iifname "eth0" accept',
@@ -81,6 +82,7 @@ const anywhere = [
   '@nh,64,8 17 accept',
   '@th,64,128 != fd77::1 accept',
   '@th,64,128 fd77::1 accept',
+  'meta l4proto tcp @th,104,8 & 0x17 != 0x02 accept',
   'meta pkttype broadcast drop',
   'meta pkttype { broadcast, multicast } drop',
   'log',
@@ -301,6 +303,7 @@ t.test('inet, nat', async t => {
     'tcp dport 80 dnat ip addr . port to ip daddr . th dport map { 192.0.2.1 . 80 : 10.0.0.1 . 8080 }',
     'dnat ip to ip daddr map { 192.0.2.1 : 10.0.0.1, 192.0.2.2 : 10.0.0.2 }',
     'dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }',
+    'dnat ip to jhash ip saddr mod 2 seed 7 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }',
     'tcp dport 80 redirect to :8080',
     'redirect',
   ]

@@ -73,6 +73,7 @@ const wrong: readonly (readonly [NftFamily, string, RegExp])[] = [
   ['inet', '@th,0,256 5 drop', /only whole bytes/],
   ['inet', '@th,0,32 fd77::1 drop', /expected integer/],
   ['inet', 'meta mark set numgen up mod 3', /"inc" or "random"/],
+  ['inet', 'meta mark set jhash ip saddr mod 3', /seed/],
   ['inet', 'ip saddr 10.0.0.1 ; drop', /unexpected character at 19, ";"/],
   ['inet', 'constructor', /unknown field or statement/],
   ['inet', 'meta toString 5', /unknown field or statement/],
@@ -89,7 +90,21 @@ t.test('texts of known words never throw anything but INVALID', async () => {
   const words = [
     ...['ip', 'ip6', 'saddr', 'daddr', 'tcp', 'dport', 'meta', 'mark', 'set', 'map', 'vmap', '@x', '{', '}', ',', ':'],
     ...['.', '==', '!=', '&', '10.0.0.1', '10.0.0.0/8', 'fd77::/64', '80', '0x5', '"weft*"', 'iifname', 'ct', 'state'],
-    ...['new', 'accept', 'goto', 'dnat', 'to', 'log', 'prefix', 'limit', 'rate', '5/second', '@th,64,128', 'numgen'],
+    ...[
+      'new',
+      'accept',
+      'goto',
+      'dnat',
+      'to',
+      'log',
+      'prefix',
+      'limit',
+      'rate',
+      '5/second',
+      '@th,64,128',
+      'numgen',
+      'jhash',
+    ],
     ...['original', 'zone', 'ether', 'arp', 'icmpv6', 'type', 'fib', 'local', '1-5', 'and', 'fwd', '[', ']', '::'],
   ]
   const family = fc.constantFrom<NftFamily>('ip', 'ip6', 'inet', 'netdev')

@@ -4,12 +4,14 @@
 import { execFileSync } from 'node:child_process'
 import type { NftBatch } from '../../../src/netlink/nft/batch.ts'
 import type { SetDeclaration } from '../../../src/netlink/nft/set.ts'
+import type { TimeoutDeclaration } from '../../../src/netlink/nft/timeout.ts'
 import type { NftFamily, NftHook, NftType } from '../../../src/netlink/nft/types.ts'
 
 export interface TableText {
   readonly family: NftFamily
   readonly table: string
   readonly sets: readonly SetDeclaration[]
+  readonly timeouts?: readonly TimeoutDeclaration[]
   readonly chains: readonly { readonly chain: string; readonly hook?: NftHook; readonly rules: readonly string[] }[]
 }
 
@@ -20,8 +22,9 @@ export const set = (name: string, key: NftType[], value?: NftType[], interval?: 
   ...(interval ? { interval } : {}),
 })
 
-export const fill = (batch: NftBatch, { family, table, sets, chains }: TableText): void => {
+export const fill = (batch: NftBatch, { family, table, sets, timeouts = [], chains }: TableText): void => {
   batch.addTable(family, table)
+  for (const one of timeouts) batch.addTimeout(family, table, one)
   for (const one of sets) batch.addSet(family, table, one)
   for (const { chain, hook } of chains) batch.addChain(family, table, chain, hook)
   for (const { chain, rules } of chains) for (const rule of rules) batch.addRule(family, table, chain, rule)
@@ -61,10 +64,17 @@ const asNumber = (rule: string): string =>
     return `${head}0x${all.map(group => group.padStart(4, '0')).join('')}`
   })
 
-export const nftText = ({ family, table, sets, chains }: TableText): string =>
+const declareTimeout = ({ name, protocol, seconds, halfClosed }: TimeoutDeclaration): string => {
+  const states = protocol === 'udp' ? `unreplied: ${seconds}, replied: ${seconds}` : `established: ${seconds}`
+  const half = halfClosed === undefined ? '' : `, close_wait: ${halfClosed}`
+  return `ct timeout ${name} { protocol ${protocol}; l3proto ip; policy = { ${states}${half} }\n}`
+}
+
+export const nftText = ({ family, table, sets, timeouts = [], chains }: TableText): string =>
   [
     `table ${family} ${table} {`,
     ...sets.map(declare),
+    ...timeouts.map(declareTimeout),
     ...chains.map(({ chain, hook }) => `chain ${chain} { ${hook ? hookText(hook) : ''} }`),
     '}',
     ...chains.flatMap(({ chain, rules }) =>

@@ -158,7 +158,14 @@ t.test('every type, by us and by nft', async t => {
   for (const [{ name }] of cases) end.removeSet(family, table, name)
   end.removeTable(family, table)
   await end.commit(lab.netlink, 'remove all')
-  t.strictSame(await listObjects(lab.netlink), { tables: [], chains: [], rules: [], sets: [], elements: [] })
+  t.strictSame(await listObjects(lab.netlink), {
+    tables: [],
+    chains: [],
+    rules: [],
+    sets: [],
+    elements: [],
+    timeouts: [],
+  })
 })
 
 t.test('touching intervals stay apart', async t => {

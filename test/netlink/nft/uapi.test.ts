@@ -12,6 +12,7 @@ const headers = [
   'linux/netfilter/nfnetlink.h',
   'linux/netfilter/nf_tables.h',
   'linux/netfilter/nf_nat.h',
+  'linux/netfilter/nfnetlink_cttimeout.h',
 ]
 
 /** Where the kernel's name is not ours and the member's. */
