@@ -14,6 +14,7 @@ import { removeNexthop, replaceNexthop } from '../netlink/rtnl/nexthop.ts'
 import { removeRoute, replaceRoute } from '../netlink/rtnl/route.ts'
 import type { Request } from '../netlink/socket.ts'
 import { portGroup, protocol } from './decode.ts'
+import { applyIpvs, isIpvs } from './ipvs.ts'
 import type { Operation, OperationResult } from './kernel.ts'
 import { createNamespace, pathOf, removeNamespace } from './namespaces.ts'
 import { guestComment, isNft, writeNft } from './nft.ts'
@@ -44,13 +45,15 @@ export const applyOperations = async (
 interface Way {
   readonly name: string
   readonly batched: boolean
-  run(sockets: Sockets, group: readonly Operation[]): Promise<OperationResult[]>
+  run(sockets: Sockets, group: readonly Operation[]): Promise<readonly OperationResult[]>
 }
 
 const wayOf = ({ object }: Operation, onPort: (port: number) => void): Way => {
   const ns = nsOf(object)
   if (isNft(object))
     return { name: `nft ${ns}`, batched: true, run: (sockets, group) => applyNft(sockets, ns, group, onPort) }
+  if (isIpvs(object))
+    return { name: `ipvs ${ns}`, batched: true, run: (sockets, group) => applyIpvs(sockets, ns, group) }
   if (
     object.kind === 'netns' ||
     object.kind === 'sysctl' ||
@@ -89,7 +92,8 @@ const applyLink = async (sockets: Sockets, operation: Operation, object: LinkObj
   const { ns, name } = object
   const socket = await sockets.route(ns)
   try {
-    if (operation.kind === 'replace' && (await changed(sockets, object, operation.old as LinkObject))) return
+    const inPlace = operation.kind === 'replace' && changed(sockets, object, operation.old as LinkObject)
+    if (inPlace && (await inPlace.catch(explain(object)))) return
     if (operation.kind !== 'add') await socket.run(removeLink({ name })).catch(ignoreAbsent)
     sockets.forget(ns, name)
     if (operation.kind !== 'remove') await create(sockets, object).catch(explain(object))
@@ -299,7 +303,7 @@ const applyNft = async (
     if (error instanceof NetlinkError && error.absent && group.every(operation => operation.kind === 'remove')) {
       if (group.length === 1) return [{ operation: group[0]! }]
     }
-    if (group.length === 1) return [{ operation: group[0]!, error: error as Error }]
+    if (group.length === 1) return [{ operation: group[0]!, error: withRemedy(group[0]!.object, error as Error) }]
     // one wrong object fails all of a transaction: halve it until the culprit stands alone
     const half = Math.ceil(group.length / 2)
     return [
@@ -308,3 +312,13 @@ const applyNft = async (
     ]
   }
 }
+
+/** Without Docker's chain our rule in it cannot be. */
+const withRemedy = (object: KernelObject, error: Error): Error =>
+  object.kind === 'nft-guest' && error instanceof NetlinkError && error.absent
+    ? new WeftError(
+        'KERNEL',
+        `somebody removed Docker's chain ${object.chain} (${object.family}): restart Docker, which makes it anew; until then what FORWARD drops by default is dropped for containers too`,
+        { cause: error },
+      )
+    : error

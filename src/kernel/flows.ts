@@ -1,21 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tracked connections of a namespace.
+import { networkInterfaces } from 'node:os'
 import { findConntrack, removeConntrack } from '../netlink/ct/conntrack.ts'
 import type { Conntrack } from '../netlink/ct/types.ts'
 import type { Netlink } from '../netlink/socket.ts'
-import type { FlowsOf } from './kernel.ts'
+import { AF_INET, AF_INET6, IPPROTO } from '../netlink/uapi.ts'
+import type { FlowsOf } from './objects.ts'
 
 /** One that ended meanwhile is no error. Answers how many there were. */
 export const forgetFlows = async (netlink: Netlink, which: FlowsOf): Promise<number> => {
   const flows: Conntrack[] = []
   // the kernel looks for one address itself
   if ('to' in which)
-    for (const source of which.to)
-      flows.push(...(await findConntrack(netlink, { reply: { source }, destinationNat: true })))
-  else
-    for (const flow of await findConntrack(netlink, { destinationNat: true }))
-      if (!which.toOthersThan.has(flow.reply.source)) flows.push(flow)
+    for (const end of which.to)
+      flows.push(
+        ...(await findConntrack(
+          netlink,
+          end.startsWith('0x') ? { mark: { value: Number(end) } } : { reply: { source: end }, destinationNat: true },
+        )),
+      )
+  else if ('led' in which) {
+    const local = new Set(Object.values(networkInterfaces()).flatMap(all => all?.map(({ address }) => address) ?? []))
+    const [one, ...more] = which.led
+    const original = { protocol: IPPROTO.UDP, ...(one && more.length === 0 ? { destinationPort: one.port } : {}) }
+    const led = new Map(which.led.map(each => [each.port, each]))
+    for (const family of [AF_INET, AF_INET6])
+      for (const flow of await findConntrack(netlink, { family, original })) {
+        const { at = local, to } = led.get(flow.original.destinationPort ?? 0) ?? {}
+        if (to && new Set(at).has(flow.original.destination) && !to.includes(flow.reply.source)) flows.push(flow)
+      }
+  } else
+    for (const flow of await findConntrack(netlink, {}))
+      if (endsOf(flow).some(end => !which.toOthersThan.has(end))) flows.push(flow)
   for (const outcome of await netlink.batch(flows.map(removeConntrack)))
     if (outcome && outcome.errnoName !== 'ENOENT') throw outcome
   return flows.length
 }
+
+const endsOf = ({ destinationNat, reply, mark }: Conntrack): string[] => [
+  ...(destinationNat ? [reply.source] : []),
+  ...(mark === 0 ? [] : [`0x${mark.toString(16).padStart(8, '0')}`]),
+]

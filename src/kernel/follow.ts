@@ -7,6 +7,7 @@ import { decodeAddress, isRemovedAddress } from '../netlink/rtnl/addr.ts'
 import { decodeFdb } from '../netlink/rtnl/fdb.ts'
 import { decodeLink, isRemovedLink, type Link } from '../netlink/rtnl/link.ts'
 import { decodeNeighbour, isRemovedNeighbour } from '../netlink/rtnl/neigh.ts'
+import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeNexthop, isRemovedNexthop } from '../netlink/rtnl/nexthop.ts'
 import { decodePort } from '../netlink/rtnl/port.ts'
 import { decodeRoute, isRemovedRoute } from '../netlink/rtnl/route.ts'
@@ -39,9 +40,18 @@ const rtnlGroups = [
   RTNLGRP.IPV6_IFADDR,
   RTNLGRP.IPV4_ROUTE,
   RTNLGRP.IPV6_ROUTE,
+  RTNLGRP.IPV4_NETCONF,
+  RTNLGRP.IPV6_NETCONF,
 ]
 // the host's own neighbours and routes are none of our business, and many
-const hostGroups = [RTNLGRP.LINK, RTNLGRP.IPV4_IFADDR, RTNLGRP.IPV6_IFADDR, RTNLGRP.NEXTHOP]
+const hostGroups = [
+  RTNLGRP.LINK,
+  RTNLGRP.IPV4_IFADDR,
+  RTNLGRP.IPV6_IFADDR,
+  RTNLGRP.IPV4_NETCONF,
+  RTNLGRP.IPV6_NETCONF,
+  RTNLGRP.NEXTHOP,
+]
 
 export interface FollowParts {
   readonly ns: Ns
@@ -133,6 +143,8 @@ const read = (parts: FollowParts, message: Message): Observation[] => {
     case RTM.NEWNEIGH:
     case RTM.DELNEIGH:
       return readNeighbour(parts, message, nameOf)
+    case RTM.NEWNETCONF:
+      return readSettings(ns, message, nameOf)
     default:
       return []
   }
@@ -161,6 +173,19 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
   const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
   return [...seen(object), ...(link.port ? seen(portObject(ns, whole)) : [])]
+}
+
+/** Of the settings these tell of their changes; the others are looked at with the rest of their namespace. */
+const readSettings = (ns: Ns, message: Message, nameOf: (index: number) => string | undefined): Observation[] => {
+  const conf = decodeNetconf(message)
+  const device = typeof conf?.device === 'number' ? nameOf(conf.device) : conf?.device
+  if (!conf || device === undefined) return []
+  const setting = (name: string, value: number | undefined): Observation[] => {
+    const whole = conf.family === 4 && device === 'all' && name === 'forwarding'
+    const path = whole ? 'net/ipv4/ip_forward' : `net/ipv${conf.family}/conf/${device}/${name}`
+    return value === undefined ? [] : seen({ kind: 'sysctl', ns, path, value: String(value) })
+  }
+  return [...setting('forwarding', conf.forwarding), ...setting('rp_filter', conf.rpFilter)]
 }
 
 /** What a bridge says of a port comes as a link message of its own family. */

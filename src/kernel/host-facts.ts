@@ -3,18 +3,22 @@
 // others put their accepts. Read only.
 import { readFile } from 'node:fs/promises'
 import { NotSupportedError, WeftError } from '../base/errors.ts'
-import { familyOf } from '../model/address.ts'
+import { single } from '../model/address.ts'
 import { netnsInode, netnsRead } from '../netlink/netns.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeRoute, listRoutes } from '../netlink/rtnl/route.ts'
-import { oursByName } from './decode.ts'
+import { IFA_F } from '../netlink/rtnl/uapi.ts'
+import { AF_INET6 } from '../netlink/uapi.ts'
+import { oursByName, protocol } from './decode.ts'
 import { openSockets, type Sockets } from './sockets.ts'
 
 export interface HostFacts {
   readonly underlay: { readonly dev: string; readonly mtu: number; readonly address: string }
   /** CIDRs of other routes and resolvers, without defaults, loopback and link-local. */
   readonly routes: readonly string[]
+  /** What its devices have for good: without weft's, Docker's and temporary ones. */
+  readonly addresses: readonly { readonly dev: string; readonly address: string }[]
   /** Name servers of /etc/resolv.conf, plain addresses. */
   readonly resolvers: readonly string[]
   readonly forwards4: boolean
@@ -31,6 +35,7 @@ export interface UnderlayChoice {
 }
 
 const mainTable = 254
+const docker = /^(docker0|br-[0-9a-f]{12})$/
 
 export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> => {
   const sockets = openSockets()
@@ -40,7 +45,10 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const addresses = await socket.dump(listAddresses(), decodeAddress)
     const routes = (await socket.dump(listRoutes(), decodeRoute)).filter(route => route.table === mainTable)
     const global = addresses.filter(
-      address => address.scope === 0 && !oursByName('', byIndex.get(address.ifindex)?.name ?? ''),
+      address =>
+        address.scope === 0 &&
+        address.protocol !== protocol &&
+        !oursByName('', byIndex.get(address.ifindex)?.name ?? ''),
     )
     const index =
       choice.dev !== undefined
@@ -69,7 +77,12 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const servers = await resolvers()
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
-      routes: [...new Set([...inTheWay, ...servers.map(single)])].sort(),
+      addresses: global.flatMap(({ ifindex, family, flags, address, prefixLength }) => {
+        const dev = byIndex.get(ifindex)?.name
+        const lasting = dev !== undefined && !docker.test(dev) && !(family === AF_INET6 && flags & IFA_F.TEMPORARY)
+        return lasting ? [{ dev, address: `${address}/${prefixLength}` }] : []
+      }),
+      routes: [...new Set([...inTheWay, ...servers.filter(isRouted).map(single)])].sort(),
       resolvers: servers,
       forwards4: ip === '1',
       forwards6: ip6 === '1',
@@ -112,14 +125,13 @@ const sysctl = async (path: string): Promise<string> => {
   }
 }
 
+/** Others are on this host (systemd-resolved) or on its link (those of clouds), and in nobody's way. */
+const isRouted = (address: string): boolean => !/^(127\.|::1$|169\.254\.|fe80:)/.test(address)
+
 const resolvers = async (): Promise<string[]> => {
   const text = await readFile('/etc/resolv.conf', 'utf8').catch(() => '')
-  return [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)]
-    .map(match => match[1]!)
-    .filter(address => !/^(127\.|::1|169\.254\.)/.test(address))
+  return [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)].map(match => match[1]!)
 }
-
-const single = (address: string): string => `${address}/${familyOf(address) === 4 ? 32 : 128}`
 
 /** Changes with every boot of the host, and with every new life of a host that is a namespace. */
 export const bootId = async (): Promise<string> => {

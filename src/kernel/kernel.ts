@@ -3,7 +3,7 @@
 // double that refuses what the real one refuses. Only objects of ours are reported (`design.md` 4): what carries our
 // prefix in H, and everything inside namespaces named weft-*.
 import type { Closeable } from '../base/lifecycle.ts'
-import type { KernelObject, Ns, ObjectKey } from './objects.ts'
+import type { FlowsOf, KernelObject, Ns, ObjectKey } from './objects.ts'
 
 export type Operation =
   | { readonly kind: 'add'; readonly object: KernelObject }
@@ -23,8 +23,17 @@ export interface Observation {
   readonly object: KernelObject | undefined
 }
 
-/** Plain addresses. */
-export type FlowsOf = { readonly to: readonly string[] } | { readonly toOthersThan: ReadonlySet<string> }
+/** What went to one destination of a balancer. */
+export interface BalanceCount {
+  readonly proto: 'tcp' | 'udp' | 'sctp'
+  readonly port: number
+  /** Plain. */
+  readonly to: string
+  /** Connections now; TCP: established. */
+  readonly active: number
+  /** Since the destination is there; only IPVS counts. Bytes as on the wire of the gateway. */
+  readonly all?: { readonly connections: bigint; readonly bytesIn: bigint; readonly bytesOut: bigint }
+}
 
 /** Something changed in the kernel, by us or by others. */
 export type KernelEvent =
@@ -37,16 +46,18 @@ export interface Kernel extends Closeable {
   namespaces(): Promise<readonly Ns[]>
   /**
    * Everything of ours in one namespace, links through nft elements. A namespace that is
-   * gone gives nothing. Sysctls and guest
-   * rules cannot be listed: those among the hints are looked for.
+   * gone gives nothing. Settings and guest rules cannot be listed: those among the hints are looked for.
    */
   observe(ns: Ns, hints?: readonly KernelObject[]): Promise<readonly KernelObject[]>
   /** Do all operations in the order given, batched; goes on after failures; one result per operation. */
   apply(operations: readonly Operation[]): Promise<readonly OperationResult[]>
   /**
-   * Deletes the connections that a namespace tracks as translated to these addresses, or to all others; answers how many.
+   * Deletes the connections that a namespace tracks as translated to these addresses or marked so, or as all others that
+   * are translated or marked, or to these ports as they are not led now; answers how many.
    */
   forgetFlows(ns: Ns, which: FlowsOf): Promise<number>
+  /** What the balancer in a namespace has done; nothing where there is none. */
+  counters(ns: Ns): Promise<readonly BalanceCount[]>
   /** Follow our namespaces; those that apply creates are followed from their creation. */
   follow(listener: (event: KernelEvent) => void): void
   close(): Promise<void>

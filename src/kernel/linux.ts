@@ -8,20 +8,26 @@ import { NetlinkError } from '../netlink/errors.ts'
 import type { Monitor } from '../netlink/monitor.ts'
 import type { Link } from '../netlink/rtnl/link.ts'
 import { applyOperations } from './apply.ts'
+import { countBalanced } from './counters.ts'
 import type { PeerOf } from './decode.ts'
 import { forgetFlows } from './flows.ts'
 import { follow } from './follow.ts'
+import { isIpvs } from './ipvs.ts'
+import { openIpvsWatch } from './ipvs-watch.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
-import { listNamespaces, peersOf } from './namespaces.ts'
+import { isGateway, listNamespaces, peersOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { observeNamespace } from './observe.ts'
-import { type LinkTable, openSockets } from './sockets.ts'
+import { type LinkTable, openSockets, type Sockets } from './sockets.ts'
 
 const folder = '/run/netns'
 
 export const openLinuxKernel = (log: Log): Kernel => {
   const monitors = new Map<Ns, { monitor: Promise<Monitor>; links: LinkTable }>()
   const ownPorts = new Set<number>() // netfilter sockets of ours, the last ones
+  const ipvs = openIpvsWatch(log, observations => {
+    if (observations.length > 0) listener?.({ kind: 'changed', observations })
+  })
   let listener: ((event: KernelEvent) => void) | undefined
   let watcher: FSWatcher | undefined
   let closed = false
@@ -93,7 +99,9 @@ export const openLinuxKernel = (log: Log): Kernel => {
       await startFollowing(ns)
       const sockets = openSockets()
       try {
-        return await observeNamespace(sockets, ns, hints)
+        const found = await observeNamespace(sockets, ns, hints)
+        if (listener && isGateway(ns)) ipvs.found(ns, found)
+        return found
       } finally {
         await sockets.close()
       }
@@ -105,24 +113,21 @@ export const openLinuxKernel = (log: Log): Kernel => {
         for (const part of byNamespaces(operations)) {
           for (const { kind, object } of part)
             if (object.kind === 'netns' && kind === 'remove') await stopFollowing(object.ns)
-          results.push(...(await applyOperations(sockets, part, port => remember(ownPorts, port))))
+          const work = () => applyOperations(sockets, part, port => remember(ownPorts, port))
+          results.push(...(await (part.some(({ object }) => isIpvs(object)) ? ipvs.change(work) : work())))
           for (const { kind, object } of part)
-            if (object.kind === 'netns' && kind !== 'remove') await startFollowing(object.ns)
+            if (object.kind === 'netns' && kind !== 'remove') {
+              await startFollowing(object.ns)
+              if (listener && isGateway(object.ns)) ipvs.found(object.ns, [])
+            }
         }
         return results
       } finally {
         await sockets.close()
       }
     },
-    async forgetFlows(ns, which) {
-      if (!(await listNamespaces()).includes(ns)) return 0
-      const sockets = openSockets()
-      try {
-        return await forgetFlows(await sockets.netfilter(ns), which)
-      } finally {
-        await sockets.close()
-      }
-    },
+    forgetFlows: (ns, which) => inside(ns, 0, async sockets => forgetFlows(await sockets.netfilter(ns), which)),
+    counters: ns => inside(ns, [], sockets => countBalanced(sockets, ns)),
     follow(tell) {
       listener = tell
       mkdirSync(folder, { recursive: true })
@@ -135,8 +140,20 @@ export const openLinuxKernel = (log: Log): Kernel => {
     async close() {
       closed = true
       watcher?.close()
+      await ipvs.close()
       for (const ns of [...monitors.keys()]) await stopFollowing(ns)
     },
+  }
+}
+
+/** With sockets for it, if the namespace is there. */
+const inside = async <T>(ns: Ns, absent: T, work: (sockets: Sockets) => Promise<T>): Promise<T> => {
+  if (ns !== '' && !(await listNamespaces()).includes(ns)) return absent
+  const sockets = openSockets()
+  try {
+    return await work(sockets)
+  } finally {
+    await sockets.close()
   }
 }
 

@@ -3,7 +3,17 @@
 // there, a namespace that is gone, a nexthop or set nobody made. Others' doings are played with `meddle`.
 import { WeftError } from '../base/errors.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
-import { format, type KernelObject, keyOf, type Ns, nsOf, type ObjectKey, ruleTag } from './objects.ts'
+import {
+  format,
+  type IpvsDestinationObject,
+  type IpvsServiceObject,
+  type KernelObject,
+  keyOf,
+  type Ns,
+  nsOf,
+  type ObjectKey,
+  ruleTag,
+} from './objects.ts'
 
 export interface MemoryKernel extends Kernel {
   readonly objects: ReadonlyMap<ObjectKey, KernelObject>
@@ -12,13 +22,20 @@ export interface MemoryKernel extends Kernel {
   /** Somebody else removes or puts something; followed as the real kernel's notifications are. */
   meddle(key: ObjectKey, object: KernelObject | undefined): void
   /** The next operations fail while this says so. */
-  failWhen(test: ((operation: Operation) => boolean) | undefined): void
+  failWhen(test: ((operation: Operation) => boolean | WeftError) | undefined): void
 }
+
+const serviceOf = ({ ns, service }: IpvsDestinationObject): IpvsServiceObject => ({
+  kind: 'ipvs-service',
+  ns,
+  scheduler: '',
+  ...service,
+})
 
 export const openMemoryKernel = (): MemoryKernel => {
   const objects = new Map<ObjectKey, KernelObject>()
   let tell: (event: KernelEvent) => void = () => {}
-  let fails: ((operation: Operation) => boolean) | undefined
+  let fails: ((operation: Operation) => boolean | WeftError) | undefined
   let writes = 0
 
   const there = (key: ObjectKey): boolean => objects.has(key)
@@ -34,17 +51,21 @@ export const openMemoryKernel = (): MemoryKernel => {
     if (o.kind === 'veth' && o.peer.ns !== '') needed.push(`netns ${o.peer.ns}`)
     if (o.kind === 'fdb-remote') needed.push(`nexthop ${o.nexthop}`)
     if (o.kind === 'nexthop' && 'group' in o.to) needed.push(`nexthop ${o.to.group}`)
-    if (o.kind === 'nft-set' || o.kind === 'nft-chain') needed.push(`nft ${ns} ${o.family} ${o.table}`)
+    if (o.kind === 'nft-set' || o.kind === 'nft-timeout' || o.kind === 'nft-chain')
+      needed.push(`nft ${ns} ${o.family} ${o.table}`)
     if (o.kind === 'nft-chain') {
       if (o.hook?.device !== undefined) device(o.hook.device)
       for (const rule of o.rules) {
         for (const [, set] of rule.matchAll(/@([a-z_]+\w*)/g))
           if (set !== 'th') needed.push(`nft ${ns} ${o.family} ${o.table} set ${set}`)
+        for (const [, name] of rule.matchAll(/ct timeout set "(\w+)"/g))
+          needed.push(`nft ${ns} ${o.family} ${o.table} timeout ${name}`)
         for (const [, chain] of rule.matchAll(/(?:goto|jump) (\w+)/g))
           needed.push(`nft ${ns} ${o.family} ${o.table} chain ${chain}`)
       }
     }
     if (o.kind === 'nft-element') needed.push(keyOf(o.set))
+    if (o.kind === 'ipvs-destination') needed.push(keyOf(serviceOf(o)))
     return needed
   }
   /** What goes with it: contents of a namespace, everything on a device, contents of a table. */
@@ -52,6 +73,7 @@ export const openMemoryKernel = (): MemoryKernel => {
     if (gone.kind === 'netns') return nsOf(o) === gone.ns || (o.kind === 'veth' && o.peer.ns === gone.ns)
     if (gone.kind === 'bridge' || gone.kind === 'vxlan' || gone.kind === 'veth')
       return nsOf(o) === gone.ns && 'dev' in o && o.dev === gone.name
+    if (gone.kind === 'ipvs-service') return o.kind === 'ipvs-destination' && keyOf(serviceOf(o)) === keyOf(gone)
     if (gone.kind === 'nft-table') return keyOf(o).startsWith(`${keyOf(gone)} `)
     return false
   }
@@ -63,7 +85,8 @@ export const openMemoryKernel = (): MemoryKernel => {
     o.kind === 'nft-chain' ? { ...o, rules: o.rules.map(ruleTag) } : o
 
   const run = (operation: Operation): void => {
-    if (fails?.(operation)) throw new WeftError('KERNEL', `${format(operation.object)}: EBUSY`)
+    const why = fails?.(operation)
+    if (why) throw why === true ? new WeftError('KERNEL', `${format(operation.object)}: EBUSY`) : why
     const { kind, object } = operation
     if (kind === 'remove') return remove(object)
     if (kind === 'add' && there(keyOf(object)) && 'peer' in object)
@@ -95,6 +118,7 @@ export const openMemoryKernel = (): MemoryKernel => {
       })
     },
     forgetFlows: async () => 0,
+    counters: async () => [],
     follow(listener) {
       tell = listener
     },

@@ -10,16 +10,16 @@ import {
   type NftElementObject,
   type NftGuestObject,
   type NftSetObject,
-  type NftTableObject,
   type Ns,
   ruleTag,
+  timeoutName,
 } from './objects.ts'
 
 const ourTable = 'weft'
 /** Comment of a rule of ours in a foreign chain. */
 const guestMark = 'weft'
 
-export type NftObject = NftTableObject | NftSetObject | NftChainObject | NftElementObject | NftGuestObject
+export type NftObject = Extract<KernelObject, { readonly kind: `nft-${string}` }>
 
 export const isNft = (object: KernelObject): object is NftObject => object.kind.startsWith('nft-')
 
@@ -55,6 +55,9 @@ export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject
     const owner = table === ourTable ? sets.get(`${family} ${set}`) : undefined
     if (owner) found.push({ kind: 'nft-element', set: owner, key, ...(value ? { value } : {}) })
   }
+  for (const { family, table, name, protocol: proto, ...times } of all.timeouts)
+    if (table === ourTable && name === timeoutName({ proto, ...times }))
+      found.push({ kind: 'nft-timeout', ns, family, table, proto, ...times })
   for (const hint of hints) {
     if (hint.kind !== 'nft-guest') continue
     const here = all.rules.some(
@@ -97,6 +100,12 @@ export const writeNft = (
       if (removing) batch.removeElement(family, table, { name: set, ...object.set }, object)
       if (old) batch.removeElement(family, table, { name: set, ...object.set }, old)
       if (!removing) batch.addElement(family, table, { name: set, ...object.set }, object)
+      return
+    }
+    case 'nft-timeout': {
+      const { kind: _, ns: __, family, table, proto: protocol, ...times } = object
+      if (removing) batch.removeTimeout(family, table, timeoutName(object))
+      else batch.addTimeout(family, table, { name: timeoutName(object), protocol, ...times })
       return
     }
     case 'nft-guest': {

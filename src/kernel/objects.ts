@@ -178,6 +178,21 @@ export interface NftElementObject {
   readonly value?: readonly string[]
 }
 
+/** A timeout of conntrack that rules give to new connections; its name tells all of it, so that it never changes. */
+export interface NftTimeoutObject {
+  readonly kind: 'nft-timeout'
+  readonly ns: Ns
+  readonly family: NftFamily
+  readonly table: string
+  readonly proto: 'tcp' | 'udp'
+  /** Of an established connection; of UDP in any state. */
+  readonly seconds: number
+  /** TCP: when one side has closed, s. */
+  readonly halfClosed?: number
+}
+export const timeoutName = (o: Pick<NftTimeoutObject, 'proto' | 'seconds' | 'halfClosed'>): string =>
+  [o.proto, o.seconds, ...(o.halfClosed === undefined ? [] : [o.halfClosed])].join('_')
+
 /** One rule of ours at the head of somebody else's chain (Docker's), known by its comment. */
 export interface NftGuestObject {
   readonly kind: 'nft-guest'
@@ -187,6 +202,44 @@ export interface NftGuestObject {
   readonly chain: string
   readonly rule: string
 }
+
+/** A port of the namespace's own that IPVS balances: `ipvsadm -A`. */
+export interface IpvsServiceObject {
+  readonly kind: 'ipvs-service'
+  readonly ns: Ns
+  readonly proto: 'tcp' | 'udp' | 'sctp'
+  /** Plain. */
+  readonly address: string
+  readonly port: number
+  /** With its flags, as ipvsadm writes them: 'sh', 'mh -b mh-port'. */
+  readonly scheduler: string
+  /** Seconds that a client keeps its destination after its last connection; absent: each connection for itself. */
+  readonly affinity?: number
+}
+
+/** `ipvsadm -a … -m`: the port is kept. */
+export interface IpvsDestinationObject {
+  readonly kind: 'ipvs-destination'
+  readonly ns: Ns
+  readonly service: Pick<IpvsServiceObject, 'proto' | 'address' | 'port'>
+  /** Plain address. */
+  readonly to: string
+  /** 0: only the connections that it has. */
+  readonly weight: number
+  /** What somebody else made otherwise, in ipvsadm's words; ours have none. */
+  readonly otherwise?: string
+}
+
+/** When IPVS forgets idle connections of a namespace: `ipvsadm --set`. */
+export interface IpvsTimeoutObject {
+  readonly kind: 'ipvs-timeout'
+  readonly ns: Ns
+  /** tcpFin: once one side has closed. */
+  readonly of: 'tcp' | 'tcpFin' | 'udp'
+  readonly seconds: number
+}
+
+export type IpvsObject = IpvsServiceObject | IpvsDestinationObject | IpvsTimeoutObject
 
 export type KernelObject =
   | NetnsObject
@@ -203,7 +256,12 @@ export type KernelObject =
   | NftSetObject
   | NftChainObject
   | NftElementObject
+  | NftTimeoutObject
   | NftGuestObject
+  | IpvsObject
+
+/** Always there with some value: found only by who knows what to look for, changed and never removed. */
+export const isSetting = (o: KernelObject): boolean => o.kind === 'sysctl' || o.kind === 'ipvs-timeout'
 
 export type ObjectKey = string
 
@@ -239,13 +297,32 @@ export const keyOf = (o: KernelObject): ObjectKey => {
       return `nft ${o.ns} ${o.family} ${o.table} chain ${o.chain}`
     case 'nft-element':
       return `nft ${o.set.ns} ${o.set.family} ${o.set.table} element ${o.set.set} ${o.key.join(' . ')}`
+    case 'nft-timeout':
+      return `nft ${o.ns} ${o.family} ${o.table} timeout ${timeoutName(o)}`
     case 'nft-guest':
       return `nft ${o.ns} ${o.family} ${o.table} guest ${o.chain} ${o.rule}`
+    case 'ipvs-service':
+      return `ipvs ${o.ns} ${ipvsService(o)}`
+    case 'ipvs-destination':
+      return `ipvs ${o.ns} ${ipvsService(o.service)} -> ${o.to}`
+    case 'ipvs-timeout':
+      return `ipvs ${o.ns} timeout ${o.of}`
   }
 }
 
+const ipvsService = ({ proto, address, port }: IpvsDestinationObject['service']): string =>
+  `${proto} ${address.includes(':') ? `[${address}]` : address}:${port}`
+
 /** The namespace an object lives in; nexthops live in H. */
 export const nsOf = (o: KernelObject): Ns => (o.kind === 'nft-element' ? o.set.ns : o.kind === 'nexthop' ? '' : o.ns)
+
+/** The same, told by the key: its second word; keys of nexthops have none. */
+export const nsOfKey = (key: ObjectKey): Ns => {
+  if (key.startsWith('nexthop ')) return ''
+  const from = key.indexOf(' ') + 1
+  const to = key.indexOf(' ', from)
+  return to < 0 ? key.slice(from) : key.slice(from, to)
+}
 
 const word = (name: string, value: string | number | undefined): string =>
   value === undefined ? '' : ` ${name} ${value}`
@@ -293,8 +370,16 @@ const body = (o: KernelObject): string => {
     }
     case 'nft-element':
       return `table ${o.set.family} ${o.set.table} element ${o.set.set} { ${o.key.join(' . ')}${o.value ? ` : ${o.value.join(' . ')}` : ''} }`
+    case 'nft-timeout':
+      return `table ${o.family} ${o.table} ct timeout ${timeoutName(o)}`
     case 'nft-guest':
       return `table ${o.family} ${o.table} chain ${o.chain} insert ${o.rule}`
+    case 'ipvs-service':
+      return `ipvs ${ipvsService(o)} scheduler ${o.scheduler}${word('persistent', o.affinity)}`
+    case 'ipvs-destination':
+      return `ipvs ${ipvsService(o.service)} to ${o.to} weight ${o.weight}${o.otherwise ?? ''}`
+    case 'ipvs-timeout':
+      return `ipvs timeout ${o.of} ${o.seconds}`
   }
 }
 
@@ -321,4 +406,19 @@ const blind = (desired: KernelObject, observed: KernelObject): KernelObject => {
   if (desired.kind !== 'veth' || observed.kind !== 'veth') return observed
   const { mac: _, ...peer } = observed.peer
   return { ...observed, peer: desired.peer.mac === undefined ? peer : observed.peer }
+}
+
+/** Which tracked connections: by plain addresses that they are translated to, and marks that they have, as nft writes them: '0x0a500002'. */
+export type FlowsOf =
+  | { readonly to: readonly string[] }
+  | { readonly toOthersThan: ReadonlySet<string> }
+  | { readonly led: readonly LedPort[] }
+
+/** UDP to a port at an address of this host. */
+export interface LedPort {
+  readonly port: number
+  /** Absent: every address. */
+  readonly at?: readonly string[]
+  /** Translated to one of these it is right. */
+  readonly to: readonly string[]
 }

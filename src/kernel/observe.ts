@@ -21,7 +21,8 @@ import {
   protocol,
   routeObject,
 } from './decode.ts'
-import { listNamespaces, pathOf, peersOf } from './namespaces.ts'
+import { observeIpvs } from './ipvs.ts'
+import { isGateway, listNamespaces, pathOf, peersOf } from './namespaces.ts'
 import { nftObjects } from './nft.ts'
 import type { KernelObject, Ns, SysctlObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
@@ -49,6 +50,7 @@ export const observeNamespace = async (
     for (const fdb of await socket.dump(listFdb(), decodeFdb)) found.push(fdbObject(ns, fdb, nameOf))
   }
   found.push(...nftObjects(ns, await listObjects(await sockets.netfilter(ns), ({ table }) => table === 'weft'), hints))
+  if (isGateway(ns)) found.push(...(await observeIpvs(sockets, ns, hints)))
   for (const hint of hints) if (hint.kind === 'sysctl') found.push(await readSysctl(hint))
   return found.filter(object => object !== undefined)
 }

@@ -5,7 +5,7 @@ import { closeSync } from 'node:fs'
 import { NetlinkError } from '../netlink/errors.ts'
 import { decodeLink, getLink, type Link, listLinks } from '../netlink/rtnl/link.ts'
 import { type Netlink, openNetlink } from '../netlink/socket.ts'
-import { NETLINK_NETFILTER, NETLINK_ROUTE } from '../netlink/uapi.ts'
+import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE } from '../netlink/uapi.ts'
 import { openNamespace, pathOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 
@@ -17,6 +17,7 @@ export interface LinkTable {
 export interface Sockets {
   route(ns: Ns): Promise<Netlink>
   netfilter(ns: Ns): Promise<Netlink>
+  generic(ns: Ns): Promise<Netlink>
   /** All links as they are. */
   links(ns: Ns): Promise<LinkTable>
   /** Number of one link, undefined when there is none; kept until `forget`. */
@@ -49,6 +50,10 @@ export const openSockets = (): Sockets => {
     netfilter: ns =>
       once(sockets, `netfilter ${ns}`, () =>
         openNetlink({ protocol: NETLINK_NETFILTER, netns: pathOf(ns), sndbuf: 32 << 20, rcvbuf: 8 << 20 }),
+      ),
+    generic: ns =>
+      once(sockets, `generic ${ns}`, () =>
+        openNetlink({ protocol: NETLINK_GENERIC, netns: pathOf(ns), sndbuf: 8 << 20, rcvbuf: 8 << 20 }),
       ),
     async links(ns) {
       const links = await (await route(ns)).dump(listLinks(), decodeLink)

@@ -38,7 +38,12 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     execFileSync('ip', ['-n', ns, '-batch', '-'], { input: fill })
     const [fits, fails] = await add(port(1), port(2))
     t.equal(fits?.error, undefined, 'the last one')
-    t.match(fails?.error?.message, /^the bridge in weft-n99 has 1,023 ports and no more fit: start containers/)
+    const sentence = /^the bridge in weft-n99 has 1,023 ports and no more fit: start containers/
+    t.match(fails?.error?.message, sentence)
+    // the pair is there, without a bridge: whoever tries again hears the same
+    const { master: _, ...alone } = port(2)
+    const [again] = await kernel.apply([{ kind: 'replace', object: port(2), old: alone }])
+    t.match(again?.error?.message, sentence, 'repeated')
   })
 
   // only a kernel that loads modules can be without one

@@ -1,31 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole way from records to this machine's kernel and back, in a host of its own: a network, mount and PID-less
-// namespace with an own /run. What was made is found again as wanted, by us and by ip, bridge and nft.
+// namespace with an own /run. What was made is found again as wanted, by us and by ip, bridge, nft and ipvsadm. Once for
+// each balancer.
 import { execFileSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { inEachBalancer, openReconciled } from './reconciled.ts'
 
-const self = fileURLToPath(import.meta.url)
-
-if (process.env['WEFT_TEST_HOST'] === undefined) {
-  const prepare =
-    'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && ip link add eth0 type veth peer name wire && ip link set eth0 up && ip link set wire up && ip address add 192.0.2.1/24 dev eth0 && exec "$@"'
-  t.spawn(
-    'unshare',
-    ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, self],
-    { env: { ...process.env, WEFT_TEST_HOST: '1' }, timeout: 600_000 },
-    'in a host of its own',
-  )
-} else {
-  const { systemClock } = await import('../../src/base/clock.ts')
+if (process.env['WEFT_TEST_HOST'] === undefined) await inEachBalancer(t, fileURLToPath(import.meta.url))
+else {
+  const balancer = process.env['WEFT_TEST_HOST'] === 'ipvs' ? 'ipvs' : 'nft'
   const { silentLog } = await import('../../src/base/log.ts')
   const { loadModules } = await import('../../src/daemon/modules.ts')
   const { purge } = await import('../../src/daemon/purge.ts')
   const { probeKernel } = await import('../../src/kernel/host-facts.ts')
   const { openLinuxKernel } = await import('../../src/kernel/linux.ts')
   const { guestRulesOf } = await import('../../src/overlay/host-plan.ts')
-  const { openReconciler } = await import('../../src/reconcile/reconciler.ts')
+  const { optionsKeyOf } = await import('../../src/model/service-options.ts')
   const { testCluster, testHost } = await import('../overlay/cluster.ts')
 
   await loadModules(silentLog)
@@ -44,46 +36,29 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     node: 'a',
     gateway: true,
     ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
-    service: 'web',
+    service: 'label web',
   })
   // with a container elsewhere, so that the balancer has a choice
   const { record: other } = snapshot.endpoints('n1').get('remote1')!
-  snapshot.putEndpoint({ ...other, gateway: true, ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }], service: 'web' })
-  snapshot.putPort('tcp/8080', { cluster: { network: 'n1', service: 'web', holders: [local, other.id] }, local: [] })
+  snapshot.putEndpoint({
+    ...other,
+    gateway: true,
+    ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
+    service: 'label web',
+  })
+  snapshot.putPort('tcp/8080', {
+    cluster: { network: 'n1', service: 'label web', holders: [local, other.id] },
+    local: [],
+  })
   const bound = new Map([
     ['n1', { slot: 0 }],
     ['n2', { slot: 1 }],
   ])
-  let tell: (keys: readonly (readonly string[])[]) => void = () => {}
-  const open = () => {
-    const kernel = openLinuxKernel(silentLog)
-    const mirror = {
-      snapshot,
-      status: { available: true, error: undefined, damaged: new Map<string, string>(), records: 0 },
-      ready: async () => {},
-      subscribe(to: (keys: readonly (readonly string[])[] | 'all') => void) {
-        tell = to
-        return () => {}
-      },
-      onAvailability: () => () => {},
-      reached: async () => {},
-      async close() {},
-    }
-    const reconciler = openReconciler({
-      mirror,
-      kernel,
-      host: () => testHost(bound),
-      clock: systemClock,
-      log: silentLog,
-    })
-    return {
-      reconciler,
-      async close() {
-        await reconciler.close()
-        await kernel.close()
-      },
-    }
-  }
+  const open = () => openReconciled(snapshot, testHost(bound, { balancer }))
+  const tell = (keys: readonly (readonly string[])[]): void => running.tell(keys)
+  const patienceMs = process.env['WEFT_VM'] ? 180_000 : 10_000
+  /** As nft prints seconds, by version: 77, 77s, 1m17s. */
+  const span = (s: number): string => `(${s}s?|${Math.floor(s / 60)}m${s % 60}s)`
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
   const inN = 'ip netns exec weft-n1048576'
   const inM = inN.replace('weft-n', 'weft-m')
@@ -96,13 +71,29 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     t.same(status.failing, [])
     t.same(status.lost, [])
     t.equal(sh(`${inN} bridge fdb show dev vx0 | grep -c self`).trim(), '22', '20 endpoints and 2 gateways')
-    t.match(sh(`${inN} ip -d link show vx0`), /vxlan id 1048576 local 192\.0\.2\.1 .*dstport 8473 .*nolearning.*gbp/s)
+    t.match(
+      sh(`${inN} ip -d link show vx0`),
+      /vxlan id 1048576 local 192\.0\.2\.1 (?=.*dstport 8473 )(?=.*nolearning)(?=.*gbp)/s,
+    )
     t.match(sh(`${inN} nft list map inet weft published`), /tcp \. 8080 : 80/)
     t.match(sh('nft list map inet weft ports4'), /tcp \. 8080 : 169\.254\.1\.2/)
-    t.match(
-      sh(`${inM} nft list chain inet weft tcp_8080`),
-      /dnat ip to numgen inc mod 2 map \{ 0 : 10\.80\.0\.\d+, 1 : 10\.80\.0\./,
-    )
+    if (balancer === 'nft')
+      t.match(
+        sh(`${inM} nft list chain inet weft tcp_8080`),
+        /dnat ip to numgen inc mod 2 map \{ 0 : 10\.80\.0\.\d+, 1 : 10\.80\.0\./,
+      )
+    else {
+      const services = sh(`${inM} ipvsadm -Sn`)
+      t.match(services, /^-A -t 169\.254\.1\.2:8080 -s rr$/m)
+      t.match(services, /^-A -t \[fd69:7765:6674::2\]:8080 -s rr$/m)
+      t.match(services, /^-a -t 169\.254\.1\.2:8080 -r 10\.80\.0\.\d+:8080 -m -w 1$/m)
+      t.equal(services.match(/^-a /gm)?.length, 4, 'two containers, two families')
+      t.match(sh(`${inM} ipvsadm -Ln --timeout`), /tcp tcpfin udp\): 432000 3600 300/, 'no UDP here')
+      t.equal(sh(`${inM} sysctl -n net.ipv4.vs.expire_nodest_conn`).trim(), '1')
+    }
+    t.match(sh('nft list ct timeout inet weft tcp_432000_3600'), /close_wait ?: ?(3600|1h)/)
+    for (const where of [inN, inM])
+      t.equal(sh(`${where} sysctl -n net.netfilter.nf_conntrack_tcp_timeout_close_wait`).trim(), '3600')
     t.match(sh(`${inN} nft list chain netdev weft in_clocal0000000`), /policy drop/)
     t.equal(sh(`${inN} sysctl -n net.bridge.bridge-nf-call-iptables`).trim(), '1')
     t.equal(
@@ -135,6 +126,28 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     t.equal(running.reconciler.status().operations - before, 12)
   })
 
+  t.test('a container that takes no more connections keeps those it has', async t => {
+    const { record } = snapshot.endpoints('n1').get('remote1')!
+    const weights = (): string[] => [...sh(`${inM} ipvsadm -Sn`).matchAll(/-w (\d)$/gm)].map(([, weight]) => weight!)
+    const change = async (endpoint: typeof record, expected: string[]): Promise<void> => {
+      const before = running.reconciler.status().operations
+      snapshot.putEndpoint(endpoint)
+      tell([['endpoints', 'n1', endpoint.id]])
+      if (balancer === 'nft') {
+        const chain = (): string => sh(`${inM} nft list chain inet weft tcp_8080`)
+        for (let i = 0; i < 100 && chain().includes('numgen') === endpoint.drained; i++) await sleep(50)
+        t.equal(chain().includes('numgen'), !endpoint.drained)
+        return
+      }
+      for (let i = 0; i < 100 && weights().sort().join() !== expected.join(); i++) await sleep(50)
+      t.same(weights().sort(), expected)
+      for (let i = 0; i < 100 && running.reconciler.status().operations === before; i++) await sleep(20)
+      t.equal(running.reconciler.status().operations - before, 2, 'one write for each family')
+    }
+    await change({ ...record, drained: true }, ['0', '0', '1', '1'])
+    await change({ ...record, drained: false } as unknown as typeof record, ['1', '1', '1', '1'])
+  })
+
   for (const [what, command, check] of [
     [
       'an FDB row',
@@ -150,13 +163,40 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     ],
     ['the rules of N', `${inN} nft flush ruleset`, `${inN} nft list map inet weft published | grep 8080`],
     ['one rule of H', 'nft flush chain inet weft prerouting', 'nft list chain inet weft prerouting | grep ports4'],
+    ...(balancer === 'nft'
+      ? []
+      : [
+          ['a virtual service', `${inM} ipvsadm -D -t 169.254.1.2:8080`, `${inM} ipvsadm -Sn | grep -e '-r 10.80'`],
+          [
+            'a weight',
+            `${inM} ipvsadm -e -t 169.254.1.2:8080 -r $(${inM} ipvsadm -Sn | sed -n 's/.*-r \\(10[^ ]*\\).*/\\1/p;T;q') -m -w 5`,
+            `${inM} ipvsadm -Sn | grep -c -e '-w 1$' | grep 4`,
+          ],
+          ['all of IPVS', `${inM} ipvsadm -C`, `${inM} ipvsadm -Sn | grep -c -e '-w 1$' | grep 4`],
+        ]),
+    ['forwarding', `${inM} sysctl -qw net.ipv4.ip_forward=0`, `${inM} cat /proc/sys/net/ipv4/ip_forward | grep 1`],
+    [
+      'forwarding of all devices',
+      `${inN} sysctl -qw net.ipv4.ip_forward=1`,
+      `${inN} sh -c 'cd /proc/sys/net/ipv4 && cat ip_forward conf/br0/forwarding' | paste -s | grep '0.1'`,
+    ],
+    [
+      'forwarding of IPv6',
+      `${inM} sysctl -qw net.ipv6.conf.all.forwarding=0`,
+      `${inM} cat /proc/sys/net/ipv6/conf/all/forwarding | grep 1`,
+    ],
+    [
+      'the filter of return paths',
+      `${inM} sysctl -qw net.ipv4.conf.all.rp_filter=0`,
+      `${inM} cat /proc/sys/net/ipv4/conf/all/rp_filter | grep 1`,
+    ],
     ['the bridge', `${inN} ip link del br0`, `${inN} ip link show master br0 | grep vx0`],
     ['the link to the host', 'ip link del weft0', 'ip netns exec weft-m1048576 ip route show default | grep up0'],
-  ] as const)
+  ] as const satisfies readonly string[][])
     t.test(`${what}: repaired when somebody takes it`, async t => {
       sh(command)
       let found = ''
-      for (let i = 0; i < 100 && found === ''; i++) {
+      for (const end = Date.now() + patienceMs; found === '' && Date.now() < end; ) {
         await sleep(50)
         try {
           found = sh(`${check} || true`).trim()
@@ -169,6 +209,40 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
       t.same(running.reconciler.status().failing, [])
     })
 
+  t.test('a service with an idle timeout of its own', async t => {
+    const before = running.reconciler.status().operations
+    const say = (timeoutTcp: number | undefined): void => {
+      const service = optionsKeyOf('web')
+      snapshot.putService({ network: 'n1', service, ...(timeoutTcp === undefined ? {} : { timeoutTcp }) })
+      tell([['services', 'n1', service]])
+    }
+    const sees = async (command: string, wanted: RegExp): Promise<void> => {
+      let found = ''
+      for (let i = 0; i < 100 && !wanted.test(found); i++) {
+        found = sh(`${inM} ${command}`)
+        await sleep(50)
+      }
+      t.match(found, wanted)
+    }
+    const [show, idle] =
+      balancer === 'nft'
+        ? [
+            'nft list ruleset',
+            (s: number) =>
+              new RegExp(`ct timeout tcp_${s}_${s} {[^}]*established ?: ?${span(s)}.*set "tcp_${s}_${s}"`, 's'),
+          ]
+        : ['ipvsadm -Ln --timeout', (s: number) => new RegExp(`: ${s} 3600`)]
+    say(77)
+    await sees(show, idle(77))
+    say(78)
+    await sees(show, idle(78))
+    if (balancer === 'nft') t.notMatch(sh(`${inM} ${show}`), /tcp_77/)
+    say(undefined)
+    await sees(show, balancer === 'nft' ? /^(?!.*ct timeout)/s : idle(432_000))
+    t.same(running.reconciler.status().failing, [])
+    t.ok(running.reconciler.status().operations > before)
+  })
+
   t.test('--purge takes all of ours and nothing else', async t => {
     await running.close()
     sh('nft add table inet foreign')
@@ -179,6 +253,8 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
     const guests = guestRulesOf([{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }])
     const kernel = openLinuxKernel(silentLog)
     const made = await kernel.apply(guests.map(object => ({ kind: 'add', object }) as const))
+    const [lost] = await kernel.apply([{ kind: 'add', object: { ...guests[0], chain: 'GONE' } as (typeof guests)[0] }])
+    t.match(lost?.error?.message, /somebody removed Docker's chain GONE \(ip\): restart Docker/)
     await kernel.close()
     t.notOk(made.find(({ error }) => error))
     t.match(sh('nft list chain ip filter DOCKER-USER'), /weft/)
