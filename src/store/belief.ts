@@ -76,8 +76,8 @@ export const sweeping = (believed: Believed, changes: readonly Change[]): boolea
 }
 
 const isNode = (key: string): boolean => key.startsWith('nodes/')
-/** Presence comes and goes with leases, and says nothing. */
-const counted = (key: string): boolean => !key.startsWith('presence/')
+/** Presence and held addresses come and go with leases, and say nothing. */
+const counted = (key: string): boolean => !/^(presence|floating)\//.test(key)
 const short = (id: string): string => id.slice(0, 8)
 
 /** undefined: there is none, or it cannot be read. */

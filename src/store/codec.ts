@@ -6,9 +6,12 @@ import { describe, WeftError } from '../base/errors.ts'
 import { parseAddress, parseInterface, parseMac, parsePrefix } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim, NodeNumberClaim } from '../model/endpoint.ts'
+import type { FloatingClaim } from '../model/floating.ts'
 import type { NameClaim, Network, PoolClaim, VniClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
 import type { PortClaim } from '../model/port.ts'
+import { checkServiceKey, type Vip } from '../model/service.ts'
+import { type ServiceOptions, schedulers } from '../model/service-options.ts'
 import { poolOfKey, splitKey } from './keys.ts'
 
 /** Optional fields are absent, never undefined (exactOptionalPropertyTypes). */
@@ -58,6 +61,28 @@ const portMapping = z.object({
   local: z.literal(true).exactOptional(),
 })
 
+/** Seconds, milliseconds or a count. */
+const positive = z.number().int().min(1)
+const status = z.number().int().min(100).max(599)
+const portNumber = z.number().int().min(1).max(65535)
+
+const probe = z.object({
+  target: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('tcp'), port: portNumber.exactOptional() }),
+    z.object({
+      kind: z.literal('http'),
+      port: portNumber,
+      path: z.string().regex(/^\/[!-~]*$/, 'no path of visible ASCII'),
+      status: z.object({ first: status, last: status }),
+    }),
+  ]),
+  intervalMs: positive,
+  timeoutMs: positive,
+  failures: positive,
+})
+
+const deviceAddress = z.object({ dev: z.string(), address: cidr })
+
 export const schemas = {
   cluster: z.object({
     id: z.string(),
@@ -75,6 +100,7 @@ export const schemas = {
     vtep: address,
     mtu: z.number().int(),
     routes: z.array(cidr),
+    addresses: z.array(deviceAddress).exactOptional(),
     version: z.string(),
     drained: z.boolean().exactOptional(),
     fenced: z.string().exactOptional(),
@@ -109,6 +135,8 @@ export const schemas = {
     settled: z.boolean(),
     range: cidr.exactOptional(),
     wanted: z.string().exactOptional(),
+    automatic: z.literal(true).exactOptional(),
+    joined: z.string().exactOptional(),
   }) satisfies Exact<PoolClaim>,
   nameClaim: z.object({ network: z.string() }) satisfies Exact<NameClaim>,
   vniClaim: z.object({ network: z.string() }) satisfies Exact<VniClaim>,
@@ -126,12 +154,17 @@ export const schemas = {
     service: z.string().exactOptional(),
     withheld: z.enum(['starting', 'unhealthy', 'paused', 'stopping']).exactOptional(),
     unready: z.literal(true).exactOptional(),
+    failing: z.literal(true).exactOptional(),
     drained: z.literal(true).exactOptional(),
   }) satisfies Exact<Endpoint>,
   addressClaim: z.discriminatedUnion('kind', [
-    z.object({ kind: z.literal('spare'), node: z.string(), boot: z.string(), since: z.number() }),
+    z.object({
+      ...{ kind: z.literal('spare'), node: z.string(), boot: z.string(), since: z.number() },
+      asked: z.string().exactOptional(),
+    }),
     z.object({ kind: z.literal('reserved'), node: z.string(), boot: z.string(), since: z.number() }),
     z.object({ kind: z.literal('bound'), node: z.string(), boot: z.string(), endpoint: z.string() }),
+    z.object({ kind: z.literal('vip'), service: text(checkServiceKey) }),
     resting,
   ]) satisfies Exact<AddressClaim>,
   macClaim: z.discriminatedUnion('kind', [
@@ -145,6 +178,26 @@ export const schemas = {
       .exactOptional(),
     local: z.array(z.object({ node: z.string(), network: z.string(), endpoint: z.string() })),
   }) satisfies Exact<PortClaim>,
+  service: z.object({
+    network: z.string(),
+    service: z.string(),
+    scheduler: z.enum(schedulers).exactOptional(),
+    affinity: positive.exactOptional(),
+    timeoutTcp: positive.exactOptional(),
+    timeoutUdp: positive.exactOptional(),
+    probe: probe.exactOptional(),
+    addresses: z.array(deviceAddress).exactOptional(),
+  }) satisfies Exact<ServiceOptions>,
+  floating: z.object({
+    node: z.string(),
+    instance: z.string(),
+    boot: z.string(),
+    network: z.string(),
+    service: z.string(),
+    dev: z.string(),
+    since: z.string(),
+  }) satisfies Exact<FloatingClaim>,
+  vip: z.object({ addresses: z.array(address).min(1) }) satisfies Exact<Vip>,
 } as const
 
 export type RecordKind = keyof typeof schemas
@@ -162,6 +215,9 @@ export interface Records {
   macClaim: MacClaim
   nodeNumber: NodeNumberClaim
   portClaim: PortClaim
+  service: ServiceOptions
+  floating: FloatingClaim
+  vip: Vip
 }
 
 const formatVersion = 1
@@ -180,6 +236,9 @@ export const recordKinds: Readonly<Record<string, RecordKind>> = {
   addresses: 'addressClaim',
   macs: 'macClaim',
   ports: 'portClaim',
+  services: 'service',
+  floating: 'floating',
+  vips: 'vip',
 }
 
 /** What the parts of a key are, after the first. */
@@ -197,6 +256,9 @@ const keyParts: Readonly<Record<RecordKind, readonly ((part: string) => unknown)
   addressClaim: [any, part => parseAddress(part)],
   macClaim: [any, part => parseMac(part)],
   portClaim: [any, any],
+  service: [any, any],
+  floating: [part => parseAddress(part)],
+  vip: [any, checkServiceKey],
 }
 
 const checkKey = (kind: RecordKind, key: string): void => {

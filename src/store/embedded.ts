@@ -141,7 +141,7 @@ export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store
   }
 
   /** The process keeps its leases alive by running. One that stood still for longer than the TTL has lost them. */
-  const keep = (id: string, ttlMs: number): void => {
+  const keep = (id: string, ttlMs: number, renewMs: number): void => {
     const lease = leases.get(id)
     if (!lease) return
     if (clock.monotonic() - lease.renewed > ttlMs) {
@@ -150,7 +150,7 @@ export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store
       return
     }
     lease.renewed = clock.monotonic()
-    lease.timer = clock.after(ttlMs / 3, () => keep(id, ttlMs))
+    lease.timer = clock.after(renewMs, () => keep(id, ttlMs, renewMs))
   }
 
   const end = (id: string): Promise<void> => {
@@ -239,11 +239,19 @@ export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store
       checkLease(ttlMs)
       const id = newId()
       const { promise: lost, resolve } = Promise.withResolvers<void>()
-      leases.set(id, { keys: new Set(), renewed: clock.monotonic(), timer: undefined, lost: resolve })
-      keep(id, ttlMs)
+      const held: HeldLease = { keys: new Set(), renewed: clock.monotonic(), timer: undefined, lost: resolve }
+      leases.set(id, held)
+      keep(id, ttlMs, call?.renewMs ?? ttlMs / 3)
       return {
         id,
         lost,
+        get expires() {
+          return held.renewed + ttlMs
+        },
+        async leave() {
+          held.timer?.cancel()
+          if (leases.has(id)) held.timer = clock.after(ttlMs, () => void end(id).catch(() => {}))
+        },
         close: () => limited('revoke', clock, stop.signal, undefined, () => end(id)).catch(() => {}),
       }
     },

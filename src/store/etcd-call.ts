@@ -42,14 +42,15 @@ export interface Attempt {
 export type Work<T> = (client: Etcd3, attempt: Attempt) => Promise<T>
 
 /**
- * `repeat`: the work only reads, so it is tried until the deadline. Otherwise only what never left this host is. Throws
+ * `tries`: the work may be done twice, so it is tried until the deadline, so many times if no member answers. 0: only
+ * what never left this host is tried again. Throws
  * STORE_UNAVAILABLE without an answer, the signal's reason, or what the server's refusal means.
  */
 export const callEtcd = <T>(
   { members, tls, clock, stop }: CallParts,
   what: string,
   options: CallOptions | undefined,
-  repeat: boolean,
+  tries: number,
   work: Work<T>,
 ): Promise<T> =>
   limited(what, clock, stop, options, async () => {
@@ -60,35 +61,36 @@ export const callEtcd = <T>(
     for (;;) {
       const member = members.current()
       const left = end - clock.monotonic() - 20 // our reason comes before the deadline's silence
-      const share = repeat && members.count > 1 ? Math.max(500, timeoutMs / members.count) : left
+      const share = tries > 0 ? Math.max(500, timeoutMs / tries) : left
       try {
         return await work(member.client, { deadline: Date.now() + Math.max(1, Math.min(left, share)) })
       } catch (error) {
-        const code = refusal(error)
+        const code = refusal(error, stop)
         if (code) throw new WeftError(code, `etcd refuses ${what}`, { cause: error })
         members.passOver(member)
         if (why === undefined || !(error instanceof GRPCDeadlineExceededError)) why = error
         const wait = retry.next()
         const over = stop.aborted || options?.signal?.aborted || clock.monotonic() + wait >= end - 20
-        if (over || !(repeat || neverSent(error))) throw unavailable(what, why, tls, clock.now())
+        if (over || !(tries > 0 || neverSent(error))) throw unavailable(what, why, tls, clock.now())
         await sleep(clock, wait, stop)
       }
     }
   })
 
-/** STORE_UNAVAILABLE, naming the file where the handshake failed because of one. */
+/** STORE_UNAVAILABLE; its cause is INVALID and names the file where the handshake failed because of one. */
 export const unavailable = (what: string, cause: unknown, tls: TlsFiles | undefined, nowMs: number): WeftError => {
   if (cause instanceof WeftError) return cause
-  const file = tls && tlsTrouble(tls, cause, nowMs)
-  return new WeftError('STORE_UNAVAILABLE', `etcd does not answer (${what})${file ? `: ${file}` : ''}`, { cause })
+  const trouble = tls && tlsTrouble(tls, cause, nowMs)
+  const message = `etcd does not answer (${what})${trouble ? `: ${trouble.message}` : ''}`
+  return new WeftError('STORE_UNAVAILABLE', message, { cause: trouble ?? cause })
 }
 
 /** What an answer of the server that is no result means; undefined: there was no answer. */
-const refusal = (error: unknown): ErrorCode | undefined => {
+const refusal = (error: unknown, stop: AbortSignal): ErrorCode | undefined => {
   if (error instanceof EtcdLeaseInvalidError) return 'NOT_FOUND'
   if (error instanceof GRPCInvalidArgumentError) return 'INVALID'
   if (denials.some(kind => error instanceof kind)) return 'PERMISSION'
-  if (error instanceof ClientClosedError) return 'CANCELLED'
+  if (error instanceof ClientClosedError && stop.aborted) return 'CANCELLED'
   return answers.some(kind => error instanceof kind) ? 'STORE_UNAVAILABLE' : undefined
 }
 
@@ -108,5 +110,7 @@ const answers = [
   GRPCResourceExhastedError,
 ]
 
-/** grpc-js says this of a call that was never given a connection. */
-const neverSent = (error: unknown): boolean => /No connection established|Name resolution failed/.test(describe(error))
+/** A call that was never given a connection, in grpc-js' words; or its client made way for one with other certificates. */
+export const neverSent = (error: unknown): boolean =>
+  error instanceof ClientClosedError ||
+  /No connection established|Name resolution failed|Channel closed before call started/.test(describe(error))

@@ -5,11 +5,12 @@
 // neither the package's retries nor its breaker: it would send a commit again whose answer got lost, and take its own
 // first attempt for somebody else's.
 import { Etcd3, type IKeyValue } from 'etcd3'
-import type { TlsContent } from './etcd-tls.ts'
+import type { TlsContent, TlsReader } from './etcd-tls.ts'
 import type { Entry } from './store.ts'
 
 export interface Member {
   readonly endpoint: string
+  /** Another one after certificate files were replaced: not to be kept. */
   readonly client: Etcd3
 }
 
@@ -17,18 +18,32 @@ export interface Members {
   readonly count: number
   /** The one in use. */
   current(): Member
-  /** It does not answer, or not with the truth: the next takes over, unless one has already. */
+  /**
+   * It does not answer, or not with the truth: the next takes over, unless one has already. The next connections are
+   * made with the certificate files as they are now.
+   */
   passOver(member: Member): void
   close(): void
 }
 
-export const openMembers = (endpoints: readonly string[], tls: TlsContent | undefined): Members => {
-  const members = endpoints.map((endpoint): Member => ({ endpoint, client: openClient(endpoint, tls) }))
+/** `onRenewed`: replaced certificate files were taken. */
+export const openMembers = (endpoints: readonly string[], tls?: TlsReader, onRenewed = (): void => {}): Members => {
+  const members = endpoints.map(endpoint => ({ endpoint, client: openClient(endpoint, tls?.content) }))
+  const renew = (): void => {
+    const content = tls?.renewed()
+    if (!content) return
+    for (const member of members) {
+      member.client.close() // what it is at goes on to its end
+      member.client = openClient(member.endpoint, content)
+    }
+    onRenewed()
+  }
   let at = Math.floor(Math.random() * members.length) // not all nodes at the first
   return {
     count: members.length,
     current: () => members[at]!,
     passOver(member) {
+      renew()
       if (members[at] === member) at = (at + 1) % members.length
     },
     close() {
@@ -53,7 +68,7 @@ const openClient = (endpoint: string, tls: TlsContent | undefined): Etcd3 =>
       'grpc.keepalive_time_ms': 10_000,
       'grpc.keepalive_timeout_ms': 5000,
       'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 2000,
+      'grpc.max_reconnect_backoff_ms': 500,
       'grpc.max_receive_message_length': -1,
       'grpc.max_send_message_length': -1,
     },

@@ -13,28 +13,30 @@ export interface LeaseParts {
   readonly ttlMs: number
   /** Monotonic time of the request for it. */
   readonly askedAt: number
+  /** Between renewals. */
+  readonly renewMs: number
   revoke(): Promise<void>
 }
 
-export const keepLease = ({ members, clock, id, ttlMs, askedAt, revoke }: LeaseParts): Lease => {
+export const keepLease = ({ members, clock, id, ttlMs, askedAt, renewMs, revoke }: LeaseParts): Lease => {
   const stop = new AbortController()
   const lost = Promise.withResolvers<void>()
   let expires = askedAt + ttlMs
   let closing: Promise<void> | undefined
 
   const keep = async (): Promise<void> => {
-    for (let wait = ttlMs / 3; ; ) {
+    for (let wait = renewMs; ; ) {
       await sleep(clock, Math.min(wait, Math.max(0, expires - clock.monotonic())), stop.signal)
       const asked = clock.monotonic()
       if (asked >= expires) return lost.resolve()
       const member = members.current()
-      const timeoutMs = Math.min(Math.max(500, ttlMs / 4), expires - asked)
+      const timeoutMs = Math.min(Math.max(500, Math.min(ttlMs / 4, renewMs)), expires - asked)
       const there = await renew(member, id, clock, timeoutMs, stop.signal).catch(() => undefined)
       if (stop.signal.aborted) return
       if (there === false) return lost.resolve()
       if (there) {
         expires = asked + ttlMs
-        wait = ttlMs / 3
+        wait = renewMs
       } else {
         members.passOver(member)
         wait = ttlMs / 20
@@ -46,11 +48,21 @@ export const keepLease = ({ members, clock, id, ttlMs, askedAt, revoke }: LeaseP
   return {
     id,
     lost: lost.promise,
+    get expires() {
+      return expires
+    },
     close() {
       closing ??= (async () => {
         stop.abort(new Error('closed'))
         await keeping
         await revoke().catch(() => {}) // it ends by itself
+      })()
+      return closing
+    },
+    leave() {
+      closing ??= (async () => {
+        stop.abort(new Error('left'))
+        await keeping
       })()
       return closing
     },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The client certificate for etcd: checked when it is read, and again when a handshake fails, so that the error names
-// the file and what is wrong with it.
+// the file and what is wrong with it. Files that were replaced meanwhile are taken then.
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, WeftError } from '../base/errors.ts'
@@ -33,6 +33,37 @@ export const readTls = ({ ca, cert, key }: TlsFiles, nowMs: number): TlsContent 
   return { rootCertificate, certChain, privateKey }
 }
 
+export interface TlsReader {
+  /** As last read, and usable then. */
+  readonly content: TlsContent
+  /** Reads them again; undefined: they are the same, or cannot be used as they are now. */
+  renewed(): TlsContent | undefined
+}
+
+/** Throws as readTls does. */
+export const openTls = (files: TlsFiles, nowMs: () => number): TlsReader => {
+  let content = readTls(files, nowMs())
+  return {
+    get content() {
+      return content
+    },
+    renewed() {
+      let found: TlsContent
+      try {
+        found = readTls(files, nowMs())
+      } catch {
+        return undefined // half replaced; a handshake that fails for it names the file (tlsTrouble)
+      }
+      const same = (['rootCertificate', 'certChain', 'privateKey'] as const).every(part =>
+        found[part].equals(content[part]),
+      )
+      if (same) return undefined
+      content = found
+      return content
+    },
+  }
+}
+
 const read = (flag: string, path: string): Buffer => {
   try {
     return readFileSync(path)
@@ -52,11 +83,17 @@ const certificate = (flag: string, path: string, pem: Buffer, nowMs: number): X5
   }
 }
 
-/** Which file a failed connection is about, in words; undefined: none of them. */
-export const tlsTrouble = (files: TlsFiles, cause: unknown, nowMs: number): string | undefined => {
-  const text = describe(cause)
+/** INVALID, saying which file a failed connection is about; undefined: none of them. */
+export const tlsTrouble = (files: TlsFiles, cause: unknown, nowMs: number): WeftError | undefined => {
+  const what = troubleIn(files, describe(cause), nowMs)
+  return what === undefined ? undefined : new WeftError('INVALID', what)
+}
+
+const troubleIn = (files: TlsFiles, text: string, nowMs: number): string | undefined => {
   if (/wrong version number|packet length too long/i.test(text)) return 'the server speaks no TLS: use http://'
-  if (/altnames/i.test(text)) return "the server's certificate is for another name"
+  const names = /altnames: ([^(]*)/i.exec(text)
+  if (names)
+    return `the server's certificate is for another name: ${names[1]!.replace(/\. Resolution note.*/, '').trim()}`
   if (/alert|EPROTO|certificate required/i.test(text)) return refused(files, nowMs)
   if (/self-signed|self signed|local issuer|unable to verify|signature failure|unknown ca/i.test(text))
     return `--etcd-ca ${files.ca} did not sign the server's certificate`

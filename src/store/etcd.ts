@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The store on etcd 3.4 or later: revisions stay text until they are bigint, a commit is one transaction, and what has
-// no answer is unknown, never repeated here.
+// The store on etcd 3.4 or later: revisions stay text until they are bigint, a commit is one transaction (etcd-commit),
+// and what else has no answer is unknown, never repeated here.
 import type { Clock } from '../base/clock.ts'
-import { ConflictError, describe } from '../base/errors.ts'
+import { describe } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { checkCommit, checkLease, closedError } from './call.ts'
 import { type CallParts, callEtcd, unavailable, type Work } from './etcd-call.ts'
 import { endOf, entryOf, openMembers } from './etcd-client.ts'
+import { openCommit, revisionOf } from './etcd-commit.ts'
 import { keepLease } from './etcd-lease.ts'
-import { readTls, type TlsFiles } from './etcd-tls.ts'
+import { openTls, type TlsFiles } from './etcd-tls.ts'
 import { knownProblems } from './etcd-version.ts'
-import type { CallOptions, Compare, Entry, Lease, Store, Write } from './store.ts'
+import type { CallOptions, Entry, Lease, LeaseOptions, Store } from './store.ts'
 import { watchPrefix } from './watch.ts'
 
 export interface EtcdOptions {
@@ -23,9 +24,15 @@ export interface EtcdOptions {
   readonly clock: Clock
   /** Differences that the audit of a watch found and repaired: weft_store_audit_repairs_total, must stay 0. */
   readonly onAuditRepair?: (count: number) => void
+  /** A watch got an event, or the proof that it has all there is (every 5 s of silence). */
+  readonly onHeard?: () => void
 }
 
-const page = 1000
+/**
+ * Records of the first page of a list, and of a later one. etcd walks its index to the end for each page: of 200,000 keys
+ * that takes some 90 ms, whatever the page holds, so small records come by more at a time.
+ */
+const page = { first: 1000, most: 10_000, bytes: 4 << 20 } as const
 const revokeMs = 1000
 const auditEveryMs = 10 * 60_000
 
@@ -33,13 +40,14 @@ const auditEveryMs = 10 * 60_000
 export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
   const { endpoints, prefix, tls, log, clock } = options
   const stop = new AbortController()
-  const members = openMembers(endpoints, tls && readTls(tls, clock.now()))
+  const reader = tls && openTls(tls, () => clock.now())
+  const members = openMembers(endpoints, reader, () => log.info({ ...tls }, 'store: replaced certificate files taken'))
   const leases = new Set<Lease>()
   const parts: CallParts = { members, tls, clock, stop: stop.signal }
   const read = <T>(what: string, call: CallOptions | undefined, work: Work<T>): Promise<T> =>
-    callEtcd(parts, what, call, true, work)
+    callEtcd(parts, what, call, members.count, work)
   const write = <T>(what: string, call: CallOptions | undefined, work: Work<T>): Promise<T> =>
-    callEtcd(parts, what, call, false, work)
+    callEtcd(parts, what, call, 0, work)
   let closing: Promise<void> | undefined
 
   /** Nothing is stored under the prefix itself: this reads the header, and the header is linearizable. */
@@ -55,17 +63,23 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
       let key = Buffer.from(prefix + part)
       const range_end = endOf(key)
       let at = past?.toString()
+      let limit: number = page.first
+      let bytes = 0
       for (;;) {
         const revision = at === undefined ? {} : { revision: at }
-        const answer = await client.kv.range({ key, range_end, limit: page, ...revision }, attempt)
+        const answer = await client.kv.range({ key, range_end, limit, ...revision }, attempt)
         at ??= answer.header.revision
-        for (const kv of answer.kvs) entries.push(entryOf(prefix, kv))
+        for (const kv of answer.kvs) {
+          entries.push(entryOf(prefix, kv))
+          bytes += kv.key.length + kv.value.length
+        }
         if (!answer.more) return { entries, revision: BigInt(at), engine: answer.header.cluster_id }
         key = Buffer.concat([answer.kvs.at(-1)!.key, Buffer.from([0])])
+        limit = Math.max(page.first, Math.min(page.most, Math.floor(page.bytes / (bytes / entries.length))))
       }
     })
 
-  const lease = async (ttlMs: number, call: CallOptions | undefined): Promise<Lease> => {
+  const lease = async (ttlMs: number, call: LeaseOptions | undefined): Promise<Lease> => {
     checkLease(ttlMs)
     const TTL = Math.ceil(ttlMs / 1000)
     const askedAt = clock.monotonic()
@@ -77,6 +91,7 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
       id: ID,
       ttlMs: Number(granted.TTL) * 1000, // the server may give more
       askedAt,
+      renewMs: call?.renewMs ?? (Number(granted.TTL) * 1000) / 3,
       async revoke() {
         leases.delete(kept)
         await read('revoke', { timeoutMs: revokeMs }, (client, attempt) =>
@@ -131,15 +146,10 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
     async commit(compares, writes, call) {
       refuseClosed()
       checkCommit(compares, writes)
-      const transaction = {
-        compare: compares.map(compare => comparison(prefix, compare)),
-        success: writes.map(one => request(prefix, one)),
-        failure: [],
-      }
-      const answer = await write('commit', call, (client, attempt) => client.kv.txn(transaction, attempt))
-      if (!answer.succeeded)
-        throw new ConflictError(`somebody else changed ${compares.map(compare => compare.key).join(', ')}`)
-      return BigInt(answer.header.revision)
+      const commit = openCommit(prefix, compares, writes)
+      // a member that is cut off, the next that has not noticed yet, and the election: each may cost a try
+      const tries = !commit.repeatable ? 0 : members.count === 1 ? 1 : members.count + 2
+      return revisionOf(await callEtcd(parts, 'commit', call, tries, commit.send), compares)
     },
     watch: (part, signal) =>
       watchPrefix({
@@ -154,6 +164,7 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
         log,
         auditEveryMs,
         onAuditRepair: options.onAuditRepair ?? (() => {}),
+        onHeard: options.onHeard ?? (() => {}),
       }),
     async lease(ttlMs, call) {
       refuseClosed()
@@ -164,23 +175,4 @@ export const openEtcdStore = async (options: EtcdOptions): Promise<Store> => {
       return closing
     },
   }
-}
-
-const comparison = (prefix: string, compare: Compare) => {
-  const key = Buffer.from(prefix + compare.key)
-  switch (compare.is) {
-    case 'absent':
-      return { key, result: 'Equal' as const, target: 'Create' as const, create_revision: '0' }
-    case 'present':
-      return { key, result: 'Greater' as const, target: 'Create' as const, create_revision: '0' }
-    case 'at':
-      return { key, result: 'Equal' as const, target: 'Mod' as const, mod_revision: String(compare.revision) }
-  }
-}
-
-const request = (prefix: string, write: Write) => {
-  const key = Buffer.from(prefix + write.key)
-  if (write.kind === 'delete') return { request_delete_range: { key } }
-  const lease = write.lease ? { lease: write.lease.id } : {}
-  return { request_put: { key, value: Buffer.from(write.value), ...lease } }
 }

@@ -223,7 +223,7 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
     watch: (prefix, signal) =>
       hub.watch(prefix, AbortSignal.any([signal, stop.signal]), () => (begun ? begin(prefix) : undefined)),
     async lease(ttlMs, call) {
-      return inner.lease(ttlMs, await enter('lease', call))
+      return inner.lease(ttlMs, { ...call, ...(await enter('lease', call)) })
     },
     async accept() {
       if (!suspicion) return false
@@ -253,7 +253,7 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
   }
 }
 
-const ofTheLiving = (key: string): boolean => key.startsWith('presence/')
+const ofTheLiving = (key: string): boolean => /^(presence|floating)\//.test(key)
 
 const restoreInto = async (store: Store, records: readonly StoredRecord[], call?: CallOptions): Promise<void> => {
   const wanted = new Map(records.map(({ key, value }) => [key, value]))

@@ -19,6 +19,9 @@ export const keys = {
   address: (network: NetworkId, address: string) => `addresses/${part(network)}/${part(address)}`,
   mac: (network: NetworkId, mac: string) => `macs/${part(network)}/${part(mac)}`,
   port: (proto: string, port: number) => `ports/${proto}/${port}`,
+  floating: (address: string) => `floating/${part(address)}`,
+  service: (network: NetworkId, service: string) => `services/${part(network)}/${part(service)}`,
+  vip: (network: NetworkId, service: string) => `vips/${part(network)}/${part(service)}`,
   endpoint: (network: NetworkId, endpoint: EndpointId) => `endpoints/${part(network)}/${part(endpoint)}`,
 } as const
 

@@ -3,26 +3,34 @@
 // a record that cannot be decoded is named in `damaged`, and its last readable version stays in force (without one it is
 // left out); it never stops the others.
 
-import { describe } from '../base/errors.ts'
+import { codeOf, describe, type ErrorCode } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim } from '../model/endpoint.ts'
+import type { FloatingClaim } from '../model/floating.ts'
 import type { NodeName } from '../model/ids.ts'
 import type { NameClaim, Network, PoolClaim } from '../model/network.ts'
 import type { Node, Presence } from '../model/node.ts'
 import type { PortClaim } from '../model/port.ts'
+import { sharedService, type Vip } from '../model/service.ts'
+import type { ServiceOptions } from '../model/service-options.ts'
 import type { Snapshot, Versioned } from '../model/snapshot.ts'
 import { decode, recordKinds } from './codec.ts'
 import { keys, poolOfKey, splitKey } from './keys.ts'
 import type { Change, Store } from './store.ts'
 
-/** Which records changed: [table, key part, key part?], e.g. ['endpoints', network, endpoint]. */
+/**
+ * Which records changed: [table, key part, key part?], e.g. ['endpoints', network, endpoint]; and which services an
+ * endpoint has left: ['members', network, service].
+ */
 export type ChangedKey = readonly string[]
 
 export interface MirrorStatus {
   readonly available: boolean
   readonly error: string | undefined
+  /** Of the error. */
+  readonly code?: ErrorCode | undefined
   /** Records whose newest version is not in force, because it cannot be decoded, or our own that somebody removed: key → why. */
   readonly damaged: ReadonlyMap<string, string>
   readonly records: number
@@ -37,6 +45,11 @@ export interface Mirror extends Closeable {
   subscribe(listener: (changed: readonly ChangedKey[] | 'all') => void): () => void
   /** Called when the store becomes unreachable or comes back. */
   onAvailability(listener: (available: boolean) => void): () => void
+  /**
+   * A record that this host decided on while the store was away, for everybody here as if it had been read; undefined:
+   * it is no more. Whatever the store says of the key takes its place.
+   */
+  show(key: string, value: string | undefined): void
   /** Resolves when the mirror has seen this revision. */
   reached(revision: bigint, signal?: AbortSignal): Promise<void>
 }
@@ -54,13 +67,37 @@ class Tables implements Snapshot {
   readonly names: Table<NameClaim> = new Map()
   readonly pools: Table<PoolClaim> = new Map()
   readonly ports: Table<PortClaim> = new Map()
+  readonly floating: Table<FloatingClaim> = new Map()
+  readonly #services = new Map<string, Table<ServiceOptions>>()
   readonly #endpoints = new Map<string, Table<Endpoint>>()
   readonly #addresses = new Map<string, Table<AddressClaim>>()
   readonly #macs = new Map<string, Table<MacClaim>>()
+  readonly #vips = new Map<string, Table<Vip>>()
+  readonly #members = new Map<string, Set<string>>() // '<network> <service>' → endpoints
 
+  services = (network: string): Table<ServiceOptions> => inner(this.#services, network)
   endpoints = (network: string): Table<Endpoint> => inner(this.#endpoints, network)
   addresses = (network: string): Table<AddressClaim> => inner(this.#addresses, network)
   macs = (network: string): Table<MacClaim> => inner(this.#macs, network)
+  vips = (network: string): Table<Vip> => inner(this.#vips, network)
+  members = (network: string, service: string): ReadonlySet<string> =>
+    this.#members.get(`${network} ${service}`) ?? none
+
+  /** Files an endpoint under its service; gives the one that it has left. */
+  enlist(network: string, id: string, before: Endpoint | undefined, after: Endpoint | undefined): string | undefined {
+    const [left, joined] = [before && sharedService(before), after && sharedService(after)]
+    if (left === joined) return undefined
+    if (joined !== undefined) {
+      const key = `${network} ${joined}`
+      this.#members.set(key, (this.#members.get(key) ?? new Set()).add(id))
+    }
+    if (left === undefined) return undefined
+    const key = `${network} ${left}`
+    const rest = this.#members.get(key)
+    rest?.delete(id)
+    if (rest?.size === 0) this.#members.delete(key)
+    return left
+  }
 
   /** Only for writing: the table and the key inside it that a store key lands in. */
   place(parts: readonly string[]): { table: Map<string, Versioned<unknown>>; key: string } | undefined {
@@ -79,17 +116,25 @@ class Tables implements Snapshot {
         return at(this.pools, poolOfKey(a))
       case 'ports':
         return at(this.ports, `${a}/${b}`)
+      case 'floating':
+        return at(this.floating, a)
+      case 'services':
+        return at(owned(this.#services, a), b)
       case 'endpoints':
         return at(owned(this.#endpoints, a), b)
       case 'addresses':
         return at(owned(this.#addresses, a), b)
       case 'macs':
         return at(owned(this.#macs, a), b)
+      case 'vips':
+        return at(owned(this.#vips, a), b)
       default:
         return undefined
     }
   }
 }
+
+const none: ReadonlySet<string> = new Set()
 
 /** A key that is not ours may have a bare percent sign. */
 const partsOf = (key: string): readonly string[] => {
@@ -109,6 +154,9 @@ const owned = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => {
   return table
 }
 
+/** Nothing reaches the store, and what was believed of it holds: this host goes on by itself. */
+export const isAway = ({ available, code }: MirrorStatus): boolean => !available && code === 'STORE_UNAVAILABLE'
+
 /** `self`: its node record is never removed, only marked as fenced: when it is gone, the last one stays in force. */
 export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
   const tables = new Tables()
@@ -121,7 +169,9 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
   first.promise.catch(() => {})
   let available = false
   let problem: string | undefined
+  let code: ErrorCode | undefined
   let records = 0
+  const shown = new Set<string>() // keys of records that the store has not
 
   const own = self === undefined ? undefined : keys.node(self)
   const doubt = (key: string, why: string): void => {
@@ -129,33 +179,43 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
     damaged.set(key, why)
   }
 
-  const take = ({ key, entry }: Change): ChangedKey => {
+  const take = ({ key, entry }: Change): ChangedKey[] => {
     const parts = partsOf(key)
     const kind = recordKinds[parts[0]!]
-    if (!kind || unread.has(parts[0]!)) return parts
+    if (!kind || unread.has(parts[0]!)) return [parts]
     if (!entry && key === own && tables.nodes.has(self!)) {
       doubt(key, 'the record of this node was removed by somebody')
-      return parts
+      return [parts]
     }
     let versioned: Versioned<unknown> | undefined
     try {
       if (entry) versioned = { record: decode(kind, key, entry.value), revision: entry.revision }
     } catch (error) {
       doubt(key, describe(error))
-      return parts
+      return [parts]
     }
     damaged.delete(key)
+    let left: string | undefined
     if (key === keys.cluster) {
       if (tables.cluster) records--
       tables.cluster = versioned as Versioned<Cluster> | undefined
     } else {
       const place = tables.place(parts)
-      if (!place) return parts
+      if (!place) return [parts]
+      if (kind === 'endpoint') {
+        const [before, after] = [place.table.get(place.key), versioned] as (Versioned<Endpoint> | undefined)[]
+        left = tables.enlist(parts[1]!, place.key, before?.record, after?.record)
+      }
       if (place.table.delete(place.key)) records--
       if (versioned) place.table.set(place.key, versioned)
     }
     if (versioned) records++
-    return parts
+    return left === undefined ? [parts] : [parts, ['members', parts[1]!, left]]
+  }
+
+  const read = (change: Change): ChangedKey[] => {
+    shown.delete(change.key)
+    return take(change)
   }
 
   const reach = (revision: bigint): void => {
@@ -171,14 +231,14 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
     for await (const event of store.watch('', stop.signal)) {
       switch (event.kind) {
         case 'snapshot':
-          for (const entry of event.entries) take({ key: entry.key, entry })
+          for (const entry of event.entries) read({ key: entry.key, entry })
           available = true
           reach(event.revision)
           first.resolve()
           for (const listener of listeners) listener('all')
           break
         case 'changes': {
-          const changed = event.changes.map(take)
+          const changed = event.changes.flatMap(read)
           reach(event.revision)
           for (const listener of listeners) listener(changed)
           break
@@ -187,6 +247,7 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
         case 'available':
           available = event.kind === 'available'
           problem = event.kind === 'unavailable' ? describe(event.error) : undefined
+          code = event.kind === 'unavailable' ? codeOf(event.error) : undefined
           for (const listener of availability) listener(available)
           break
       }
@@ -201,7 +262,7 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
   return {
     snapshot: tables,
     get status() {
-      return { available, error: problem, damaged, records }
+      return { available, error: problem, code, damaged, records }
     },
     ready: signal => abortable(first.promise, signal),
     subscribe(listener) {
@@ -211,6 +272,13 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
     onAvailability(listener) {
       availability.add(listener)
       return () => availability.delete(listener)
+    },
+    show(key, value) {
+      if (value === undefined && !shown.delete(key)) return
+      if (value !== undefined) shown.add(key)
+      const entry = value === undefined ? undefined : { key, value, revision: tables.revision }
+      const changed = take({ key, entry })
+      for (const listener of listeners) listener(changed)
     },
     reached(revision, signal) {
       if (tables.revision >= revision) return Promise.resolve()

@@ -49,7 +49,7 @@ export type WatchEvent =
       /** True when these come from a new list, not from the stream: the guard looks at those with suspicion. */
       readonly relisted: boolean
     }
-  /** The stream is down (error says why) or up again, after what was missed. Repeats are not sent. */
+  /** The stream is down (error says why) or up again, after what was missed. Repeats are not sent, another reason may be. */
   | { readonly kind: 'unavailable'; readonly error: Error }
   | { readonly kind: 'available' }
 
@@ -57,8 +57,12 @@ export interface Lease extends Closeable {
   readonly id: string
   /** Resolves when the lease is gone without our doing (expired, server lost it). Never rejects. */
   readonly lost: Promise<void>
+  /** Until then (ms of the store's monotonic clock) the store surely has it. Grows with every renewal. */
+  readonly expires: number
   /** Revokes it: keys put under it are deleted. Resolves also when the store cannot be reached. */
   close(): Promise<void>
+  /** No more renewals: it ends by itself, and what hangs on it stays until then. Instead of `close`. */
+  leave(): Promise<void>
 }
 
 export interface StoreIdentity {
@@ -94,11 +98,16 @@ export interface Store extends Closeable {
    */
   watch(prefix: string, signal: AbortSignal): AsyncIterable<WatchEvent>
   /** A lease kept alive until closed or lost. Keys put with it vanish when it ends. ttlMs at least 1000. */
-  lease(ttlMs: number, options?: CallOptions): Promise<Lease>
+  lease(ttlMs: number, options?: LeaseOptions): Promise<Lease>
   close(): Promise<void>
 }
 
 export interface CallOptions {
   readonly signal?: AbortSignal
   readonly timeoutMs?: number
+}
+
+export interface LeaseOptions extends CallOptions {
+  /** How often it is renewed; default: three times in its TTL. */
+  readonly renewMs?: number
 }

@@ -8,7 +8,7 @@
 import { GRPCOutOfRangeError, type IEvent } from 'etcd3'
 import { backoff } from '../base/backoff.ts'
 import { type Clock, sleep } from '../base/clock.ts'
-import { describe } from '../base/errors.ts'
+import { codeOf, describe } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { entryOf, type Member, type Members } from './etcd-client.ts'
 import type { CallOptions, Change, Entry, WatchEvent } from './store.ts'
@@ -30,6 +30,8 @@ export interface WatchParts {
   /** With jitter. */
   readonly auditEveryMs: number
   readonly onAuditRepair: (count: number) => void
+  /** An event came, or the member has shown that it has all there is. */
+  readonly onHeard: () => void
 }
 
 export interface Head {
@@ -64,6 +66,8 @@ interface Progress {
   listed: boolean
   /** `unavailable` was told. */
   down: boolean
+  /** What was told then. */
+  why: string
   auditAt: number
   /** Failures since the last proof. */
   strikes: number
@@ -78,6 +82,7 @@ export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<W
     engine: '',
     listed: false,
     down: false,
+    why: '',
     auditAt: 0,
     strikes: 0,
   }
@@ -94,9 +99,12 @@ export const watchPrefix = async function* (parts: WatchParts): AsyncGenerator<W
       progress.strikes++
       log.debug({ err: describe(error), endpoint: member.endpoint }, 'watch broke off')
       const outage = progress.strikes > 1 || progress.revision === undefined || error instanceof SilentMember
-      if (outage && !progress.down) {
+      const said = parts.unavailable(error)
+      // told again where it is another file's fault than before
+      if (outage && (!progress.down || (codeOf(said.cause) === 'INVALID' && said.message !== progress.why))) {
         progress.down = true
-        yield { kind: 'unavailable', error: parts.unavailable(error) }
+        progress.why = said.message
+        yield { kind: 'unavailable', error: said }
       }
       await sleep(clock, retry.next(), signal).catch(() => {})
     }
@@ -131,6 +139,12 @@ const attend = async function* (
   let proven = false
   let head = 0n // what the member must have
   let proofBy: number | undefined = clock.monotonic() + proofMs
+  const prove = (): void => {
+    parts.onHeard()
+    proofBy = undefined
+    proven = true
+    progress.strikes = 0
+  }
   try {
     for (let created = false; ; ) {
       const idleMs = Math.min(silenceMs, Math.max(quietMs, progress.auditAt - clock.monotonic()))
@@ -141,6 +155,7 @@ const attend = async function* (
           if (message.engine !== progress.engine) return swapped(parts, progress)
           break
         case 'events': {
+          parts.onHeard()
           const changes = take(progress, prefix, message.events)
           if (changes.length > 0) yield { kind: 'changes', changes, revision: progress.revision!, relisted: false }
           break
@@ -149,10 +164,7 @@ const attend = async function* (
           if (message.revision > progress.revision!) progress.revision = message.revision
           break
         case 'member':
-          if (proofBy === undefined || message.revision < head) break
-          proofBy = undefined
-          proven = true
-          progress.strikes = 0
+          if (proofBy !== undefined && message.revision >= head) prove()
           break
         case 'compacted':
           log.info({ revision: String(progress.revision) }, 'history compacted while away: listing again')
@@ -175,6 +187,9 @@ const attend = async function* (
         if (present.engine !== progress.engine || present.revision < progress.revision!) return swapped(parts, progress)
         head = present.revision
         proofBy = clock.monotonic() + proofMs
+        // nothing has happened that could be missing; and a member does not answer a watch that begins later than it
+        // stands (since 3.4.25 and 3.5.8)
+        if (head === progress.revision) prove()
       }
       if (created && proofBy !== undefined && (due || message === undefined)) stream.ask()
       if (progress.down && proven && (message === undefined || progress.revision! >= head)) {

@@ -32,12 +32,13 @@ t.test('doubts another store, saying what is wrong', async t => {
     t.match(doubt(pins, believed, look(shown)), why)
 })
 
-t.test('doubts a list without more than 30 % of the records, presence not counted', async t => {
+t.test('doubts a list without more than 30 % of the records, leased ones not counted', async t => {
   const without = (count: number): Look => look({ entries: [...base, ...endpoints(57 - count)] })
   t.equal(doubt(pins, believed, without(18)), undefined, '18 of 60')
   t.match(doubt(pins, believed, without(19)), /19 of 60 records are gone/)
   const present = new Map(believed)
-  for (let i = 0; i < 40; i++) present.set(`presence/${i}`, entry(`presence/${i}`))
+  for (let i = 0; i < 40; i++)
+    for (const key of [`presence/${i}`, `floating/192.0.2.${i}`]) present.set(key, entry(key))
   t.equal(doubt(pins, present, look()), undefined, 'all presence gone says nothing')
   t.match(doubt(pins, present, without(19)), /19 of 60/, 'and hides nothing')
   const small = new Map(whole.slice(0, 49).map(one => [one.key, one]))

@@ -7,8 +7,8 @@ import type { TlsFiles } from '../../src/store/etcd-tls.ts'
 
 export interface Authority {
   readonly ca: string
-  /** A certificate for 127.0.0.1, for server and client; days < 0: already expired. */
-  issue(name: string, days?: number): TlsFiles
+  /** A certificate for 127.0.0.1, or other addresses, for server and client; days < 0: already expired. */
+  issue(name: string, days?: number, addresses?: readonly string[]): TlsFiles
 }
 
 export const makeAuthority = (dir: string, name: string): Authority => {
@@ -21,12 +21,15 @@ export const makeAuthority = (dir: string, name: string): Authority => {
   openssl('req', '-x509', ...newKey, '-keyout', caKey, '-out', ca, '-subj', `/CN=${name}`, '-days', '2')
   return {
     ca,
-    issue(who, days = 2) {
+    issue(who, days = 2, addresses = ['127.0.0.1']) {
       const [cert, key, request, extensions] = ['pem', 'key', 'csr', 'ext'].map(end => path(`${name}-${who}.${end}`))
-      writeFileSync(extensions!, 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n')
+      const names = ['DNS:localhost', ...addresses.map(address => `IP:${address}`)].join()
+      writeFileSync(extensions!, `subjectAltName=${names}\nextendedKeyUsage=serverAuth,clientAuth\n`)
       openssl('req', ...newKey, '-keyout', key!, '-out', request!, '-subj', `/CN=${who}`)
       const signing = ['-CA', ca, '-CAkey', caKey, '-CAcreateserial', '-extfile', extensions!]
-      openssl('x509', '-req', '-in', request!, '-out', cert!, ...signing, '-days', String(days))
+      // newer versions refuse one that ends before it begins
+      openssl('x509', '-req', '-in', request!, '-out', cert!, ...signing, '-days', String(Math.max(days, 0)))
+      if (days < 0) execFileSync('sleep', ['1.5'])
       return { ca, cert: cert!, key: key! }
     },
   }

@@ -16,7 +16,7 @@ import type { Write } from '../../src/store/store.ts'
 import { converges, follow } from '../suites/store.ts'
 import { makeAuthority } from './certificates.ts'
 import { fastClock } from './clock.ts'
-import { startCluster } from './etcd-server.ts'
+import { startCluster, startEtcd } from './etcd-server.ts'
 
 const put = (key: string, value = ''): Write => ({ kind: 'put', key, value })
 const dir = await mkdtemp(join(tmpdir(), 'weft-tls-'))
@@ -138,6 +138,49 @@ t.test('files that the other side does not take are named when it says so', asyn
   t.match(await says({ ...stranger, ca: tls.ca }), /refuses --etcd-cert .*foreign-stranger.pem/)
   const name = cluster.members[0]!.endpoint.replace('127.0.0.1', '127.0.0.2')
   t.match(await says(tls, name), /ECONNREFUSED|another name/)
+})
+
+t.test('files that are replaced while it runs are taken with the next connection', async t => {
+  const files = { ca: join(dir, 'now.ca'), cert: join(dir, 'now.pem'), key: join(dir, 'now.key') }
+  const take = (from: TlsFiles): void => {
+    for (const part of ['ca', 'cert', 'key'] as const) copyFileSync(from[part], files[part])
+  }
+  take(tls)
+  const alone = await startEtcd(files)
+  const taken: string[] = []
+  const log = { ...silentLog, info: (_: object, message: string) => void taken.push(message) }
+  const store = await openEtcdStore({ endpoints: [alone.endpoint], prefix: '/t/', tls: files, log, clock: systemClock })
+  const watch = follow(store, '')
+  const lease = await store.lease(5000)
+  t.teardown(async () => {
+    await watch.close()
+    await store.close()
+    await alone.close()
+  })
+  await store.commit([], [put('a')])
+  t.ok(await watch.until(() => watch.state.has('a')))
+  // another authority on both sides: who has the files of before is refused, and refuses
+  take(makeAuthority(dir, 'next').issue('node'))
+  await store.commit([], [put('b')])
+  t.equal(taken.filter(message => /replaced/.test(message)).length, 0, 'a connection that lives is kept')
+  await alone.kill()
+  await alone.start()
+  for (const key of ['c', 'd']) await store.commit([], [put(key)])
+  t.ok(await watch.until(() => watch.state.has('d')), 'the watch goes on')
+  t.equal(taken.filter(message => /replaced/.test(message)).length, 1)
+  await sleep(2000)
+  t.ok(lease.expires > systemClock.monotonic() + 2000, 'the lease is renewed')
+  await converges(t, watch, store, '')
+  // half replaced: the key does not belong to the certificate
+  copyFileSync(makeAuthority(dir, 'last').issue('node').key, files.key)
+  copyFileSync(tls.ca, files.ca)
+  await store.commit([], [put('e')])
+  await alone.kill()
+  t.ok(await watch.until(() => watch.events.at(-1)?.kind === 'unavailable'), 'whose files are read, and left')
+  take(tls)
+  await alone.start()
+  await store.commit([], [put('f')])
+  t.equal(taken.filter(message => /replaced/.test(message)).length, 2)
 })
 
 t.test('a certificate that is replaced by a bad one does not disturb an open store', async t => {

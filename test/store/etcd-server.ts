@@ -115,7 +115,7 @@ const server = ({ name, port, peer, peerDialled, cluster, tls }: Place): EtcdSer
   return self
 }
 
-export const startEtcd = async (): Promise<EtcdServer> => {
+export const startEtcd = async (tls?: TlsFiles): Promise<EtcdServer> => {
   const [port, peer] = (await freePorts(2)) as [number, number]
   const one = server({
     name: 'm0',
@@ -123,7 +123,7 @@ export const startEtcd = async (): Promise<EtcdServer> => {
     peer,
     peerDialled: peer,
     cluster: `m0=http://127.0.0.1:${peer}`,
-    tls: undefined,
+    tls,
   })
   await one.start()
   return one

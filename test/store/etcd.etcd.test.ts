@@ -9,7 +9,7 @@ import { silentLog } from '../../src/base/log.ts'
 import { openEtcdStore } from '../../src/store/etcd.ts'
 import { openMembers } from '../../src/store/etcd-client.ts'
 import { guardStore } from '../../src/store/guard.ts'
-import type { Entry, Write } from '../../src/store/store.ts'
+import type { Compare, Entry, Write } from '../../src/store/store.ts'
 import { watchPrefix } from '../../src/store/watch.ts'
 import { converges, follow, storeSuite } from '../suites/store.ts'
 import { fastClock } from './clock.ts'
@@ -183,18 +183,109 @@ t.test('bytes that vanish: noticed without waiting for TCP, complete afterwards'
   await converges(t, watch, direct, '')
 })
 
-t.test('a commit whose answer is lost is unknown, and is not sent again', async t => {
+t.test('a commit whose answer is lost, and that would be done twice, is unknown and not sent again', async t => {
   const { proxy, store, direct } = await behindProxy(t)
+  await direct.commit([], [put('there')])
   let lost = 0
   for (let i = 0; i < 10; i++) {
     await store.get('warm')
     proxy.onAnswer(() => proxy.cut())
-    const done = store.commit([{ key: `k${i}`, is: 'absent' }], [put(`k${i}`, 'mine')])
+    const done = store.commit([{ key: 'there', is: 'present' }], [put(`k${i}`, 'mine')])
     await t.rejects(done, { code: 'STORE_UNAVAILABLE' }, 'unknown, not somebody else')
     proxy.onAnswer(undefined)
     if (await direct.get(`k${i}`)) lost++
   }
   t.ok(lost > 0, `${lost} of 10 had been written`)
+})
+
+t.test('one that can be done only once is sent again, and knows what it did the first time', async t => {
+  const { proxy, store, direct } = await behindProxy(t)
+  const commit = async (compares: Compare[], writes: Write[], meanwhile: () => Promise<unknown> = async () => {}) => {
+    await store.get('warm')
+    let cuts = 0
+    proxy.onAnswer(() => {
+      if (cuts++ > 0) return
+      proxy.refuse(true)
+      proxy.cut()
+      void meanwhile().then(() => proxy.refuse(false))
+    })
+    const done = await store.commit(compares, writes).catch((error: unknown) => error)
+    proxy.onAnswer(undefined)
+    t.ok(cuts > 0, 'its answer was lost')
+    return done
+  }
+  const revision = await commit([{ key: 'a', is: 'absent' }], [put('a', 'mine'), put('b', 'mine')])
+  t.equal(revision, (await direct.get('a'))?.revision, 'made once, at this revision')
+  t.equal(revision, (await direct.get('b'))?.revision)
+  const next = await commit(
+    [{ key: 'a', is: 'at', revision: revision as bigint }],
+    [put('a', 'new'), { kind: 'delete', key: 'b' }],
+  )
+  t.equal(next, (await direct.get('a'))?.revision)
+  t.equal(await direct.get('b'), undefined)
+  t.equal((await direct.identity()).revision, next, 'and nothing was written after it')
+  // what is taken for the answer may be a word of HTTP/2 before it: then nothing was done yet
+  let done = false
+  for (let i = 0; i < 20 && !done; i++) {
+    const key = `c${i}`
+    const changed = await commit([{ key, is: 'absent' }], [put(key, 'mine')], async () => {
+      for (let k = 0; k < 20 && !done; k++) done = (await direct.get(key)) !== undefined
+      await direct.commit([], [put(key, 'theirs')])
+    })
+    const theirs = await direct.get(key)
+    t.equal(theirs?.value, 'theirs')
+    if (done) t.equal(changed, theirs!.revision - 1n, 'changed by another since, and done all the same')
+    else t.match(changed, { code: 'CONFLICT' }, 'another was first')
+  }
+  t.ok(done)
+  const half = await commit([{ key: 'd', is: 'absent' }], [put('d', 'mine'), put('e', 'mine')], () =>
+    direct.commit([], [put('e', 'theirs')]),
+  )
+  t.equal(half, (await direct.get('d'))?.revision, 'the same of one of its keys')
+  const deleted = await commit([{ key: 'd', is: 'at', revision: half as bigint }], [put('d', 'more')], () =>
+    direct.commit([], [{ kind: 'delete', key: 'd' }]),
+  )
+  t.match(deleted, { code: 'STORE_UNAVAILABLE' }, 'deleted: unknown')
+  const taken = await store
+    .commit([{ key: 'c0', is: 'absent' }], [put('c0', 'theirs')])
+    .catch((error: unknown) => error)
+  t.match(taken, { code: 'CONFLICT' }, 'the first time it is a conflict, however equal')
+})
+
+t.test('one that can be done only once and did not arrive: a conflict where another did the like since', async t => {
+  const { proxy, store, direct } = await behindProxy(t)
+  const old = await direct.commit([], [put('b', 'old')])
+  const commit = async (compares: Compare[], writes: Write[], others: Write[]): Promise<unknown> => {
+    await store.get('warm')
+    proxy.swallow(true)
+    const done = store.commit(compares, writes).catch((error: unknown) => error)
+    await sleep(200)
+    await direct.commit([], others)
+    proxy.refuse(true)
+    proxy.swallow(false) // cuts what is open: it may have arrived, as far as the client knows
+    proxy.refuse(false)
+    return done
+  }
+  const absent = await commit([{ key: 'a', is: 'absent' }], [put('a', 'mine'), put('x', 'mine')], [put('a', 'theirs')])
+  t.match(absent, { code: 'CONFLICT' })
+  const at = await commit([{ key: 'b', is: 'at', revision: old }], [put('b', 'mine')], [put('b', 'theirs')])
+  t.match(at, { code: 'CONFLICT' })
+  const gone = (await direct.get('b'))!.revision
+  const deleted = await commit(
+    [{ key: 'b', is: 'at', revision: gone }],
+    [{ kind: 'delete', key: 'b' }, put('y')],
+    [put('b', 'again')],
+  )
+  t.match(deleted, { code: 'STORE_UNAVAILABLE' }, 'what only a deletion tells by is not sent again')
+  t.same(
+    (await direct.list('')).entries.map(({ key, value }) => [key, value]),
+    [
+      ['a', 'theirs'],
+      ['b', 'again'],
+    ],
+  )
+  const free = await commit([{ key: 'c', is: 'absent' }], [put('c', 'mine')], [put('z')])
+  t.equal(free, (await direct.get('c'))?.revision, 'where nobody did, it is done')
 })
 
 t.test('a commit that never left waits for the server; a read too', async t => {
@@ -257,9 +348,10 @@ t.test('an outage shorter than the TTL loses no lease', async t => {
 t.test('the audit finds what a watch was not told, repairs and counts it', async t => {
   const prefix = newPrefix()
   const store = await open(server.port, prefix)
-  const members = openMembers([server.endpoint], undefined)
+  const members = openMembers([server.endpoint])
   const stop = new AbortController()
   let repaired = 0
+  let heard = 0
   const forged: Entry = { key: 'missed', value: '', revision: 1n }
   const { engine } = await store.identity()
   const events = watchPrefix({
@@ -279,6 +371,9 @@ t.test('the audit finds what a watch was not told, repairs and counts it', async
     onAuditRepair: count => {
       repaired += count
     },
+    onHeard: () => {
+      heard++
+    },
   })
   t.match((await events.next()).value, { kind: 'snapshot' })
   t.match((await events.next()).value, { kind: 'changes', relisted: true, changes: [{ key: 'missed' }] })
@@ -286,8 +381,11 @@ t.test('the audit finds what a watch was not told, repairs and counts it', async
   const next = events.next()
   await sleep(1000)
   t.equal(repaired, 1, 'once')
+  const before = heard
+  t.ok(before > 0, 'the member has shown that it has everything')
   await store.commit([], [put('a')])
   t.match((await next).value, { kind: 'changes', relisted: false, changes: [{ key: 'a' }] }, 'the stream goes on')
+  t.ok(heard > before, 'an event was heard')
   stop.abort(new Error('done'))
   await events.return(undefined)
   members.close()

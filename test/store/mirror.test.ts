@@ -101,6 +101,70 @@ t.test('an unreadable version leaves the one before in force, until a readable o
   t.equal(mirror.status.records, 3)
 })
 
+t.test('endpoints are found by their service, and who has left one is told', async t => {
+  const store = await openEmbeddedStore({})
+  await put(store, good)
+  const { mirror } = await open(t, store)
+  const { snapshot } = mirror
+  const told: string[] = []
+  mirror.subscribe(changed => changed !== 'all' && told.push(...changed.map(key => key.join(' '))))
+  const key = keys.endpoint('n', 'e')
+  const become = async (service?: string) => {
+    const value = endpoint(service === undefined ? {} : { service })
+    await mirror.reached(await put(store, { [key]: value }), limit())
+    return told.splice(0)
+  }
+  const members = (service: string) => [...snapshot.members('n', service)]
+  t.same(await become('label web'), ['endpoints n e'])
+  t.same(members('label web'), ['e'])
+  t.same(await become('compose shop db'), ['endpoints n e', 'members n label web'])
+  t.same([members('label web'), members('compose shop db')], [[], ['e']])
+  await put(store, { [key]: 'garbage' })
+  t.same(await become('container e'), ['endpoints n e', 'endpoints n e', 'members n compose shop db'])
+  t.same(members('container e'), [], 'who is alone needs no list')
+  await become('label web')
+  await mirror.reached(await remove(store, key), limit())
+  t.same(told, ['endpoints n e', 'members n label web'])
+  t.same(members('label web'), [])
+  const vip = keys.vip('n', 'label web')
+  await mirror.reached(await put(store, { [vip]: encode('vip', { addresses: ['10.1.0.9'] }) }), limit())
+  t.same(snapshot.vips('n').get('label web')?.record, { addresses: ['10.1.0.9'] })
+  const strange = ['vips/n/web', 'vips/n/label%20web%20x', 'vips/n']
+  const value = encode('vip', { addresses: ['10.1.0.9'] })
+  await mirror.reached(await put(store, Object.fromEntries(strange.map(one => [one, value]))), limit())
+  t.same([...mirror.status.damaged.keys()].sort(), strange.sort())
+})
+
+t.test('what this host decided alone is shown until the store says something of it', async t => {
+  const store = await openEmbeddedStore({})
+  await put(store, { ...good, [keys.endpoint('n', 'e')]: endpoint({ service: 'label web' }) })
+  const { mirror } = await open(t, store)
+  const { snapshot } = mirror
+  const told: string[] = []
+  mirror.subscribe(changed => changed !== 'all' && told.push(...changed.map(key => key.join(' '))))
+  const [own, alien] = [keys.endpoint('n', 'own'), keys.endpoint('n', 'e')]
+  const address = (id: string) => snapshot.endpoints('n').get(id)?.record.addresses[0]
+  const record = (id: string, last: number) =>
+    endpoint({ id, addresses: [`10.1.0.${last}`], mac: `02:42:0a:01:00:0${last}`, service: 'label web' })
+  mirror.show(own, record('own', 3))
+  t.equal(address('own'), '10.1.0.3')
+  t.same([...snapshot.members('n', 'label web')], ['e', 'own'])
+  mirror.show(own, record('own', 4))
+  t.equal(address('own'), '10.1.0.4')
+  mirror.show(alien, undefined)
+  t.equal(address('e'), '10.1.0.2', 'what the store has stays')
+  mirror.show(own, undefined)
+  t.equal(address('own'), undefined)
+  t.same([...snapshot.members('n', 'label web')], ['e'])
+  t.same(told, ['endpoints n own', 'endpoints n own', 'endpoints n own', 'members n label web'])
+  mirror.show(own, record('own', 5))
+  await mirror.reached(await put(store, { [own]: record('own', 6) }), limit())
+  t.equal(address('own'), '10.1.0.6')
+  mirror.show(own, undefined)
+  t.equal(address('own'), '10.1.0.6', "the store's from then on")
+  t.equal(mirror.status.records, 6)
+})
+
 t.test('our own node record stays in force when somebody removes it; a tombstone replaces it', async t => {
   const store = await openEmbeddedStore({})
   await put(store, good)

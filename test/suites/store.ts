@@ -299,6 +299,20 @@ export const storeSuite = (t: Test, name: string, open: () => Promise<Subject>):
     await watch.close()
   })
 
+  test('a lease says how long it surely lasts, and one that is left ends by itself', async (t, store) => {
+    const [kept, left] = [await store.lease(1000, { renewMs: 100 }), await store.lease(1000)]
+    await store.commit([], [{ ...put('k'), lease: kept } as Write, { ...put('l'), lease: left } as Write])
+    const before = kept.expires
+    const watch = follow(store, '')
+    t.ok(await watch.until(() => watch.state.has('l')))
+    await left.leave()
+    t.ok(await watch.until(() => !watch.state.has('l')), 'not renewed any more')
+    t.ok(kept.expires > before, 'renewed')
+    t.ok(await store.get('k'))
+    await kept.close()
+    await watch.close()
+  })
+
   test('an abort ends a call and a watch', async (t, store) => {
     await t.rejects(store.get('a', { signal: AbortSignal.abort(new Error('no')) }), { message: 'no' })
     const refused = store.commit([], [put('a')], { signal: AbortSignal.abort(new Error('no')) })
