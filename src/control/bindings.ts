@@ -22,6 +22,8 @@ export interface Bindings {
   /** Live view for planners. */
   readonly bound: ReadonlyMap<NetworkId, Binding>
   bind(docker: string, network: NetworkId): Promise<Binding>
+  /** From now on it is this cluster network. One that is not bound, or so already: nothing happens. */
+  rebind(docker: string, network: NetworkId): Promise<void>
   unbind(docker: string): Promise<void>
 }
 
@@ -49,9 +51,11 @@ export const openBindings = async (
   const queue = keyedQueue()
   const save = (): Promise<void> =>
     queue.run('file', () => writeDurably(path, JSON.stringify({ v: 1, bindings: [...byDocker.values()] })))
-  const freeSlot = (): number => {
+  /** `last`: only if no other is free, its link may still be there. */
+  const freeSlot = (last?: number): number => {
     const used = new Set([...bound.values()].map(binding => binding.slot))
-    for (let slot = 0; slot < slots; slot++) if (!used.has(slot)) return slot
+    for (let slot = 0; slot < slots; slot++) if (!used.has(slot) && slot !== last) return slot
+    if (last !== undefined && !used.has(last)) return last
     throw new WeftError('FULL', `this host has ${slots} weft networks, no more fit`)
   }
   return {
@@ -72,6 +76,22 @@ export const openBindings = async (
       }
       changed(network)
       return binding
+    },
+    async rebind(docker, network) {
+      const known = byDocker.get(docker)
+      if (!known || known.network === network) return
+      take(known)
+      try {
+        put({ docker, network, slot: bound.get(network)?.slot ?? freeSlot(known.slot) })
+        await save()
+      } catch (error) {
+        const half = byDocker.get(docker)
+        if (half) take(half)
+        put(known)
+        throw error
+      }
+      changed(known.network)
+      changed(network)
     },
     async unbind(docker) {
       const binding = byDocker.get(docker)

@@ -5,7 +5,8 @@ import type { EndpointId, NetworkId } from '../model/ids.ts'
 export interface Converger {
   /**
    * Allows the endpoint's port to be made (once: drift repair never makes one), waits until everything of it is in
-   * the kernel. Rejects with NOT_REACHED saying what is missing when the signal aborts.
+   * the kernel. Rejects with NOT_REACHED saying what is missing when the signal aborts, and at once with what the
+   * kernel says where no second try would help (NOT_SUPPORTED, FULL).
    */
   attach(network: NetworkId, endpoint: EndpointId, signal: AbortSignal): Promise<void>
   /** Waits until the unit's objects are as wanted. */

@@ -4,24 +4,36 @@
 // `docker stop` never waits for the store.
 import { createHash } from 'node:crypto'
 import { sleep } from '../base/clock.ts'
-import { WeftError } from '../base/errors.ts'
+import { describe, WeftError } from '../base/errors.ts'
 import { refusal } from '../ipam/allocate.ts'
-import { contains, familyOf, macOf, parseAddress, parseMac, parsePrefix } from '../model/address.ts'
+import {
+  addressOf,
+  contains,
+  formatAddress,
+  macFrom,
+  macOf,
+  parseAddress,
+  parseMac,
+  parsePrefix,
+} from '../model/address.ts'
 import type { Endpoint, Withheld, Workload } from '../model/endpoint.ts'
 import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
+import { vipService } from '../model/service.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
+import { isAway } from '../store/mirror.ts'
 import type { Compare, Write } from '../store/store.ts'
-import { type Addresses, restMs } from './addresses.ts'
+import { type Addresses, restMs, strikeOut, takenByService } from './addresses.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
+import { joinedHere } from './joining.ts'
 import { choosePorts, type HoldPort, type PortRequest, releasePorts, settlePorts } from './ports.ts'
-
-/** Docker's API shows a new network within milliseconds; a slow engine is not waited for longer. */
-const introductionMs = 2000
+import { publishEndpoint } from './publication.ts'
+import type { Reserve } from './reserve.ts'
+import { claimVip } from './vips.ts'
 
 export interface EndpointRequest {
   readonly docker: string
@@ -57,6 +69,8 @@ export interface Endpoints {
   withhold(network: NetworkId, endpoint: EndpointId, why: Withheld, signal: AbortSignal): Promise<void>
   /** It accepts connections. */
   ready(network: NetworkId, endpoint: EndpointId, signal: AbortSignal): Promise<void>
+  /** It does not answer its probe, or does again. */
+  fail(network: NetworkId, endpoint: EndpointId, failing: boolean, signal: AbortSignal): Promise<void>
   /** By an operator's word, and back. */
   drain(network: NetworkId, endpoint: EndpointId, drained: boolean, signal: AbortSignal): Promise<void>
   /** Journalled; done when the store is there. Unknown ones: nothing happens. */
@@ -71,8 +85,9 @@ export const openEndpoints = (
   addresses: Addresses,
   departures: Departures,
   hold: HoldPort,
+  reserve: Reserve,
 ): Endpoints => {
-  const { store, mirror, node, boot, clock } = context
+  const { store, mirror, node, boot, clock, log } = context
 
   const networkOf = (docker: string): Network => {
     const binding = bindings.byDocker(docker)
@@ -104,8 +119,13 @@ export const openEndpoints = (
     if (!entry || claim!.kind === 'resting')
       // Docker holds an address that we freed (its own store was restored, or it took over a minute): take it again
       return entry ? { key, is: 'at', revision: entry.revision } : { key, is: 'absent' }
+    if (claim!.kind === 'vip') throw takenByService(address, claim!.service)
     if (claim!.kind === 'bound' || claim!.node !== node)
       throw new WeftError('TAKEN', `address ${address} is in use on another host`)
+    if (claim!.kind === 'spare') {
+      const mine = await reserve.forgo(network.id, [address], ['taken'])
+      if (mine.length === 0) await strikeOut(reserve, network.id, address)
+    }
     return { key, is: 'at', revision: entry.revision }
   }
 
@@ -113,7 +133,7 @@ export const openEndpoints = (
     network: Network,
     request: EndpointRequest,
     signal: AbortSignal,
-  ): Promise<{ mac: string; compare: Compare }> => {
+  ): Promise<{ mac: string; compare: Compare; others?: readonly Compare[] }> => {
     if (request.mac !== undefined) {
       const mac = parseMac(request.mac)
       if (/^02:7[ef]:/.test(mac))
@@ -128,11 +148,14 @@ export const openEndpoints = (
           'INVALID',
           `mac address ${mac} is all zeros, no interface takes it: choose another --mac-address`,
         )
-      return { mac, compare: await freeMac(network, mac, signal) }
+      return {
+        mac,
+        compare: await freeMac(network, mac, signal),
+        others: await unreserved(network, request, mac, signal),
+      }
     }
-    const v4 = request.addresses.find(address => familyOf(address) === 4)
-    if (v4 !== undefined) {
-      const mac = macOf('02:77', Number(parseAddress(v4).value))
+    const mac = macFrom(request.addresses)
+    if (mac !== undefined) {
       try {
         return { mac, compare: await freeMac(network, mac, signal) }
       } catch (error) {
@@ -148,6 +171,26 @@ export const openEndpoints = (
     throw new WeftError('FULL', 'no free MAC address was found: give --mac-address')
   }
 
+  /** A MAC that an address gives is kept with it, for a container that starts while its node cannot ask. */
+  const unreserved = async (
+    network: Network,
+    { addresses }: EndpointRequest,
+    mac: string,
+    signal: AbortSignal,
+  ): Promise<readonly Compare[]> => {
+    const address = addressOf(mac)
+    if (!address || addresses.includes(formatAddress(address))) return []
+    if (!network.pools.some(({ prefix }) => contains(parsePrefix(prefix), address))) return []
+    const key = keys.address(network.id, formatAddress(address))
+    const entry = await store.get(key, { signal })
+    if (entry && decode('addressClaim', key, entry.value).kind === 'spare')
+      throw new WeftError(
+        'TAKEN',
+        `mac address ${mac} is kept for address ${formatAddress(address)}: choose another --mac-address`,
+      )
+    return [entry ? { key, is: 'at', revision: entry.revision } : { key, is: 'absent' }]
+  }
+
   const freeMac = async (network: Network, mac: string, signal: AbortSignal): Promise<Compare> => {
     const key = keys.mac(network.id, mac)
     const entry = await store.get(key, { signal })
@@ -160,76 +203,120 @@ export const openEndpoints = (
 
   /**
    * The network once it has its name: until then it may have to give way to one of the same name that was made on
-   * another host at the same moment. After 2 s without Docker's answer it is taken as it is.
+   * another host at the same moment, or be joined to it. After 2 s without Docker's answer it is taken as it is.
    */
-  const introduced = async (id: NetworkId, signal: AbortSignal): Promise<Network> => {
-    for (const end = clock.monotonic() + introductionMs; ; ) {
-      const record = mirror.snapshot.networks.get(id)?.record
-      if (!record)
+  const introduced = async (docker: string, signal: AbortSignal): Promise<Network> => {
+    for (let first = true; ; first = false) {
+      const id = bindings.byDocker(docker)?.network
+      const record = id === undefined ? undefined : mirror.snapshot.networks.get(id)?.record
+      if (record && (record.name !== undefined || addresses.isTakenAsItIs(record.id))) return record
+      // the binding follows at once
+      const moves = !record && id !== undefined && !addresses.isTakenAsItIs(id) && joinedHere(context).has(docker)
+      if (!record && !moves) {
+        if (first) networkOf(docker)
         throw new WeftError(
           'CONFLICT',
           'another host made a network of this name at the same moment, and this one gave way to it: repeat the command',
         )
-      if (record.name !== undefined || clock.monotonic() > end) return record
+      }
       await sleep(clock, 10, signal)
     }
   }
 
-  const change = (
+  const changed = (
     network: NetworkId,
     endpoint: EndpointId,
     signal: AbortSignal,
     next: (now: Endpoint) => Endpoint,
-  ): Promise<void> =>
+  ): Promise<Endpoint> =>
     attempt(context, signal, async () => {
+      const here = await reserve.change(endpoint, next)
+      if (here) return here
       const key = keys.endpoint(network, endpoint)
       const entry = await store.get(key, { signal })
       if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
       const record = next(decode('endpoint', key, entry.value))
       const value = encode('endpoint', record)
       const ports = await settlePorts(context, record, signal)
-      if (value === entry.value && ports.writes.length === 0) return
+      if (value === entry.value && ports.writes.length === 0) return record
       const revision = await store.commit(
         [{ key, is: 'at', revision: entry.revision }, ...ports.compares],
         [{ kind: 'put', key, value }, ...ports.writes],
         { signal },
       )
       await mirror.reached(revision, signal)
+      return record
     })
+
+  const change = async (...args: Parameters<typeof changed>): Promise<void> => {
+    await changed(...args)
+  }
+
+  /** The sweeper does it where this could not. */
+  const withVip = async (endpoint: Endpoint, returning: boolean, signal: AbortSignal): Promise<void> => {
+    if (reserve.has(endpoint.id)) return // who publishes it does it
+    await claimVip(context, endpoint, returning, signal).catch(error =>
+      log.warn({ endpoint: endpoint.id.slice(0, 12), err: describe(error) }, 'no virtual address for its service yet'),
+    )
+  }
+
+  /** All its addresses are from the reserve: this host decides alone, and the store has it later. */
+  const createAlone = async (network: Network, { endpoint, addresses }: EndpointRequest): Promise<Endpoint> => {
+    const mac = macFrom(addresses)
+    if (mac === undefined)
+      throw new WeftError('STORE_UNAVAILABLE', 'a container with IPv6 alone needs the store: repeat when it is back')
+    const record = begun(network.id, endpoint, addresses, mac)
+    await reserve.bind(record)
+    return record
+  }
+
+  /** Ports are the whole cluster's. */
+  const published = (endpoint: EndpointId, signal: AbortSignal): Promise<void> => {
+    if (!isAway(mirror.status)) return publishEndpoint(context, reserve, endpoint, signal)
+    throw new WeftError(
+      'STORE_UNAVAILABLE',
+      `no port is published without the store (${mirror.status.error}): start the container without -p, or when weft status shows the store again`,
+    )
+  }
+
+  const begun = (network: NetworkId, id: EndpointId, addresses: readonly string[], mac: string): Endpoint => ({
+    ...{ id, network, node, boot, addresses, mac },
+    ...{ ports: [], gateway: false, identity: identity.unlabelled },
+  })
+
+  const refuseDrained = (): void => {
+    if (mirror.snapshot.nodes.get(node)?.record.drained)
+      throw new WeftError(
+        'DRAINED',
+        `node ${node} is drained, no container is started or restarted there: start it elsewhere, or weft node drain --undo ${node}`,
+      )
+  }
 
   return {
     create: (request, signal) =>
       attempt(context, signal, async () => {
-        const network = await introduced(networkOf(request.docker).id, signal)
+        const network = await introduced(request.docker, signal)
+        const taken = request.addresses.filter(one => reserve.held(network.id, one)?.state === 'taken')
+        const alone = taken.length > 0 && taken.length === request.addresses.length && request.mac === undefined
+        if (alone && !mirror.snapshot.endpoints(network.id).has(request.endpoint)) {
+          refuseDrained()
+          return createAlone(network, request)
+        }
         const key = keys.endpoint(network.id, request.endpoint)
         const known = await fetch(network.id, request.endpoint, signal)
         if (known) {
           if (known.record.node === node) return known.record // Docker repeats its calls
           throw new WeftError('TAKEN', `endpoint ${request.endpoint.slice(0, 12)} lives on host ${known.record.node}`)
         }
-        if (mirror.snapshot.nodes.get(node)?.record.drained)
-          throw new WeftError(
-            'DRAINED',
-            `node ${node} is drained, no container is started or restarted there: start it elsewhere, or weft node drain --undo ${node}`,
-          )
+        refuseDrained()
         if (request.addresses.length === 0)
           throw new WeftError('INVALID', 'an endpoint needs an address: create the network with --ipam-driver weft')
         const held = await Promise.all(request.addresses.map(address => bindAddress(network, address, signal)))
-        const { mac, compare } = await chooseMac(network, request, signal)
-        const record: Endpoint = {
-          id: request.endpoint,
-          network: network.id,
-          node,
-          boot,
-          addresses: request.addresses,
-          mac,
-          ports: [],
-          gateway: false,
-          identity: identity.unlabelled,
-        }
+        const { mac, compare, others = [] } = await chooseMac(network, request, signal)
+        const record = begun(network.id, request.endpoint, request.addresses, mac)
         const bound = encode('addressClaim', { kind: 'bound', node, boot, endpoint: request.endpoint })
         const revision = await store.commit(
-          [{ key, is: 'absent' }, { key: keys.network(network.id), is: 'present' }, ...held, compare],
+          [{ key, is: 'absent' }, { key: keys.network(network.id), is: 'present' }, ...held, compare, ...others],
           [
             { kind: 'put', key, value: encode('endpoint', record) },
             ...held.map((claim): Write => ({ kind: 'put', key: claim.key, value: bound })),
@@ -255,6 +342,12 @@ export const openEndpoints = (
     publish: (docker, endpoint, requests, service, signal) =>
       attempt(context, signal, async () => {
         const network = networkOf(docker)
+        if (reserve.has(endpoint)) {
+          const named = service === undefined ? {} : { service }
+          if (requests.length > 0) await published(endpoint, signal)
+          // undefined: it came into the store just now
+          else if (await reserve.change(endpoint, now => ({ ...now, ...named, gateway: true }))) return
+        }
         const key = keys.endpoint(network.id, endpoint)
         const entry = await store.get(key, { signal })
         if (!entry) throw new WeftError('NOT_FOUND', `endpoint ${endpoint.slice(0, 12)} is gone`)
@@ -277,13 +370,15 @@ export const openEndpoints = (
       }),
     unpublish: (docker, endpoint, signal) =>
       attempt(context, signal, async () => {
+        if (await reserve.change(endpoint, ({ unready: _, failing: __, ...now }) => ({ ...now, gateway: false })))
+          return
         const network = bindings.byDocker(docker)?.network
         const key = network === undefined ? undefined : keys.endpoint(network, endpoint)
         const entry = key === undefined ? undefined : await store.get(key, { signal })
         if (!entry) return
         const record = decode('endpoint', entry.key, entry.value)
         if (!record.gateway) return
-        const { unready: _, ...rest } = record
+        const { unready: _, failing: __, ...rest } = record
         const value = encode('endpoint', { ...rest, gateway: false, ports: [] })
         const released = await releasePorts(context, record, signal)
         await store.commit(
@@ -292,22 +387,32 @@ export const openEndpoints = (
           { signal },
         )
       }),
-    identify: (network, endpoint, workload, withheld, signal) =>
-      change(network, endpoint, signal, ({ withheld: _, ...now }) => ({
-        ...now,
-        workload,
-        ...(withheld === undefined ? {} : { withheld }),
-      })),
+    async identify(network, endpoint, workload, withheld, signal) {
+      let service: string | undefined
+      const record = await changed(network, endpoint, signal, ({ withheld: _, ...now }) => {
+        service = vipService(now)
+        return { ...now, workload, ...(withheld === undefined ? {} : { withheld }) }
+      })
+      await withVip(record, vipService(record) !== service, signal)
+    },
     withhold: (network, endpoint, withheld, signal) => change(network, endpoint, signal, now => ({ ...now, withheld })),
-    ready: (network, endpoint, signal) => change(network, endpoint, signal, ({ unready: _, ...now }) => now),
+    async ready(network, endpoint, signal) {
+      await withVip(await changed(network, endpoint, signal, ({ unready: _, ...now }) => now), false, signal)
+    },
+    fail: (network, endpoint, failing, signal) =>
+      change(network, endpoint, signal, ({ failing: _, ...now }) => (failing ? { ...now, failing } : now)),
     drain: (network, endpoint, drained, signal) =>
       change(network, endpoint, signal, ({ drained: _, ...now }) => (drained ? { ...now, drained } : now)),
     async delete(docker, endpoint) {
       const network = bindings.byDocker(docker)?.network
-      if (network !== undefined) await departures.add(network, endpoint)
+      if (network === undefined) return
+      await departures.add(network, endpoint)
+      // one that the store never had waits for nothing; if this fails its erasing does it
+      void reserve.drop(endpoint).catch(error => log.warn({ err: describe(error) }, 'reserve not written'))
     },
     erase: (network, endpoint, signal) =>
       attempt(context, signal, async () => {
+        await reserve.drop(endpoint)
         const key = keys.endpoint(network, endpoint)
         const entry = await store.get(key, { signal })
         if (!entry) return

@@ -25,6 +25,8 @@ export interface NetworkRequest {
   readonly options: Readonly<Record<string, string>>
   readonly internal: boolean
   readonly ipv6: boolean
+  /** Our own request to the engine is making a replica of this one just now. */
+  readonly replicaOf?: NetworkId
 }
 
 /** What only the engine's API tells. */
@@ -61,9 +63,15 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       const claims = await Promise.all(request.pools.map(pool => pools.holder(pool.prefix, signal)))
       const id = claims[0]!.record.network
       const known = await store.get(keys.network(id), { signal })
+      if (known && claims[0]!.record.joined === request.docker)
+        // Docker repeats its calls
+        return { record: decode('network', known.key, known.value), revision: known.revision }
       if (known) {
         const record = join(decode('network', known.key, known.value), request, options.network)
         if (record.state.kind === 'active') return { record, revision: known.revision }
+        // its end may wait for us
+        if (request.replicaOf === id)
+          throw new WeftError('CONFLICT', `network ${JSON.stringify(record.name ?? id)} is being removed: no replica`)
         const gone = await goneInTime(context, id, signal)
         throw gone
           ? new WeftError('CONFLICT', `network ${JSON.stringify(record.name ?? id)} has just gone: repeat the command`)
@@ -117,6 +125,13 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     signal: AbortSignal,
   ): Promise<Versioned<Network>> => {
     const options = parseOptions(request.options)
+    for (const { gateway, aux = {} } of request.pools)
+      for (const [name, address] of Object.entries(aux))
+        if (address === gateway)
+          throw new WeftError(
+            'INVALID',
+            `auxiliary address "${name}" ${address} is the gateway of its subnet: choose another --aux-address or --gateway`,
+          )
     const cluster = mirror.snapshot.cluster!.record
     const wanted = claims.find(claim => claim.record.wanted !== undefined)?.record.wanted
     if (options.network !== undefined && wanted === undefined)
@@ -266,7 +281,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     async forsake(pool, signal) {
       const entry = await store.get(keys.pool(pool), { signal })
       const claim = entry && decode('poolClaim', entry.key, entry.value)
-      if (!claim?.settled || claim.node !== node) return
+      if (!claim?.settled || claim.node !== node || claim.joined !== undefined) return
       // what was asked for by name, others may have joined
       await remove(claim.network, signal, ({ name, wanted }) => name === undefined && wanted === undefined)
     },
@@ -311,7 +326,7 @@ const sweep = async (
     ],
     { signal },
   )
-  for (const prefix of [`addresses/${id}/`, `macs/${id}/`, `endpoints/${id}/`]) {
+  for (const prefix of ['addresses', 'macs', 'vips', 'endpoints', 'services'].map(table => `${table}/${id}/`)) {
     const { entries } = await store.list(prefix, { signal })
     for (const batch of batches(entries.map(({ key }): Write => ({ kind: 'delete', key }))))
       await store.commit([], batch, { signal })

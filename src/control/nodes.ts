@@ -8,7 +8,7 @@ import type { Closeable } from '../base/lifecycle.ts'
 import { type Family, familyOf } from '../model/address.ts'
 import { type Cluster, defaultPools4 } from '../model/cluster.ts'
 import { type EndpointId, type NodeName, newId, nodeNumbers } from '../model/ids.ts'
-import type { Node } from '../model/node.ts'
+import type { DeviceAddress, Node } from '../model/node.ts'
 import type { Versioned } from '../model/snapshot.ts'
 import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
@@ -24,6 +24,7 @@ export interface NodeFacts {
   readonly vtep: string
   readonly mtu: number
   readonly routes: readonly string[]
+  readonly addresses: readonly DeviceAddress[]
   readonly version: string
 }
 
@@ -147,9 +148,9 @@ export const openNodes = (context: Context): Nodes => {
     const unchanged: Compare = entry
       ? { key: entry.key, is: 'at', revision: entry.revision }
       : { key: keys.node(self), is: 'absent' }
-    const { instance, vtep, mtu, routes, version } = facts
+    const { instance, vtep, mtu, routes, addresses, version } = facts
     if (known && known.fenced === undefined) {
-      const record: Node = { ...known, instance, boot, vtep, mtu, routes, version }
+      const record: Node = { ...known, instance, boot, vtep, mtu, routes, addresses, version }
       if (JSON.stringify(record) === JSON.stringify(known)) return record
       await put(record, [unchanged], [], signal)
       return record
@@ -158,7 +159,7 @@ export const openNodes = (context: Context): Nodes => {
     const held = known ? undefined : mirror.snapshot.nodes.get(self)?.record // the record was lost
     const drained = held?.fenced === undefined && held?.instance === instance && held.drained === true
     const record: Node = {
-      ...{ name: self, number, instance, boot, vtep, mtu, routes, version },
+      ...{ name: self, number, instance, boot, vtep, mtu, routes, addresses, version },
       ...(drained ? { drained } : {}),
     }
     const value = encode('nodeNumber', { node: self, instance })

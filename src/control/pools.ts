@@ -44,11 +44,17 @@ export interface PoolGrant {
 
 export interface Pools {
   request(request: PoolRequest, signal: AbortSignal): Promise<PoolGrant>
-  /** Frees a claim that no CreateNetwork settled; of a network that is there: nothing happens. */
+  /** Frees a claim that no CreateNetwork settled, or of a joined network; of any other that is there: nothing happens. */
   release(prefix: string, signal: AbortSignal): Promise<void>
   /** Who holds this prefix; NOT_FOUND if nobody does. */
   holder(prefix: string, signal: AbortSignal): Promise<Versioned<PoolClaim>>
 }
+
+/** What dockerd cuts its bridges from unless it is told otherwise (moby, libnetwork/ipamutils). */
+const dockersOwn = [
+  ...['172.17.0.0/16', '172.18.0.0/16', '172.19.0.0/16', '172.20.0.0/14', '172.24.0.0/14', '172.28.0.0/14'],
+  '192.168.0.0/16',
+].map(text => parsePrefix(text))
 
 /** The remedy where Docker holds a pool that weft does not know, or gave it to another driver. */
 export const recreate = 'remove the network and type docker network create -d weft --ipam-driver weft NAME'
@@ -91,7 +97,7 @@ export const openPools = (context: Context): Pools => {
     { epoch }: Book,
     prefix: Prefix,
     network: NetworkId,
-    { range, wanted }: PoolRequest,
+    { range, wanted, prefix: asked }: PoolRequest,
     signal: AbortSignal,
   ): Promise<PoolGrant> => {
     const text = formatPrefix(prefix)
@@ -105,6 +111,7 @@ export const openPools = (context: Context): Pools => {
       settled: false,
       ...(range === undefined ? {} : { range }),
       ...(wanted === undefined ? {} : { wanted }),
+      ...(asked === undefined ? { automatic: true } : {}),
     }
     await store.commit(
       [epoch, { key: keys.pool(text), is: 'absent' }, ...(name && !held ? [{ key: name, is: 'absent' } as const] : [])],
@@ -164,7 +171,7 @@ export const openPools = (context: Context): Pools => {
     if (!cluster) throw new WeftError('STORE_UNAVAILABLE', 'the cluster record has not arrived yet')
     const current = await book(signal)
     const held = [...current.claims.keys(), ...current.unreadable].map(text => parsePrefix(text))
-    const taken = [...held, ...routes().map(({ inTheWay }) => inTheWay)]
+    const taken = [...held, ...dockersOwn, ...routes().map(({ inTheWay }) => inTheWay)]
     const inFamily = taken.filter(prefix => prefix.family === request.family)
     const pools = cluster.pools.map(text => parsePrefix(text)).filter(({ family }) => family === request.family)
     for (const within of pools)
@@ -174,7 +181,10 @@ export const openPools = (context: Context): Pools => {
     const covering = routes().filter(({ inTheWay }) =>
       pools.some(pool => overlaps(pool, inTheWay) && inTheWay.length <= pool.length),
     )
-    const where = `no free IPv${request.family} subnet is left in the cluster's pools ${pools.map(formatPrefix).join(', ')}`
+    const left = pools.some(pool => dockersOwn.some(own => overlaps(pool, own)))
+      ? ", without Docker's own defaults"
+      : ''
+    const where = `no free IPv${request.family} subnet is left in the cluster's pools ${pools.map(formatPrefix).join(', ')}${left}`
     throw new WeftError(
       'FULL',
       covering.length === 0
@@ -253,7 +263,7 @@ export const openPools = (context: Context): Pools => {
       const entry = await store.get(keys.pool(prefix), { signal })
       if (!entry) return
       const [, { record }] = claimOf(entry)
-      if (record.settled || record.node !== node) return
+      if (record.node !== node || (record.settled && record.joined === undefined)) return
       const named =
         record.wanted === undefined ? undefined : await store.get(keys.networkName(record.wanted), { signal })
       const ours = named && decode('nameClaim', named.key, named.value).network === record.network

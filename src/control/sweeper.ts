@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // Takes back what a crash left half-done on this node: reservations that nobody bound, pools whose CreateNetwork never
-// came, tombstones that have rested. Only our own, only after a minute, only by compare-and-swap.
+// came or whose joined network the engine has no more, tombstones that have rested. Only our own, only after a minute, only by compare-and-swap. And the virtual
+// addresses of services: claimed where that failed, freed where nobody has been for a while.
 import type { Timer } from '../base/clock.ts'
 import { ConflictError, describe } from '../base/errors.ts'
 import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
+import type { NetworkId } from '../model/ids.ts'
+import type { PoolClaim } from '../model/network.ts'
+import { vipService } from '../model/service.ts'
 import { keys } from '../store/keys.ts'
+import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Pools } from './pools.ts'
+import { claimVip, freeVip, vipHoldMs } from './vips.ts'
 
 export const reservationMs = 60_000
 const everyMs = 10_000
 
-export const openSweeper = ({ store, mirror, node, clock, log }: Context, pools: Pools): Closeable => {
+export const openSweeper = (context: Context, pools: Pools, bindings: Bindings): Closeable => {
+  const { store, mirror, node, clock, log } = context
   const stop = new AbortController()
-  const unsettled = openHoldDown<string>(clock) // pools
+  const idle = openHoldDown<string>(clock) // pools that no network of this engine has
+  const deserted = openHoldDown<string>(clock) // '<network> <service>' with virtual addresses, and no endpoint
   let timer: Timer | undefined
   let running: Promise<void> = Promise.resolve()
 
@@ -40,17 +48,53 @@ export const openSweeper = ({ store, mirror, node, clock, log }: Context, pools:
         if (record.kind === 'resting' && record.until <= now) due.push({ key: keys.mac(network, mac), revision })
     }
     for (const { key, revision } of due) await remove(key, revision)
-    for (const [prefix, { record }] of claims) {
-      if (record.settled || record.node !== node) continue
-      if (!unsettled.held(prefix, reservationMs)) continue
-      unsettled.clear(prefix)
+    for (const [prefix, { record, revision }] of claims) {
+      if (isForsaken(record)) await remove(keys.pool(prefix), revision)
+      if (!isIdle(record) || !idle.held(prefix, reservationMs)) continue
+      idle.clear(prefix)
       await pools.release(prefix, stop.signal)
     }
-    for (const prefix of unsettled.keys()) if (claims.get(prefix)?.record.settled !== false) unsettled.clear(prefix)
+    for (const prefix of idle.keys()) {
+      const claim = claims.get(prefix)
+      if (!claim || !isIdle(claim.record)) idle.clear(prefix)
+    }
+    for (const network of networks.keys()) await sweepVips(network)
+  }
+
+  const isIdle = ({ node: holder, settled, joined }: PoolClaim): boolean =>
+    holder === node && (joined === undefined ? !settled : !bindings.byDocker(joined))
+  /** By a node that is fenced: its engine still asks by this pool when it comes back, as long as the network is there. */
+  const isForsaken = ({ node: holder, network, joined }: PoolClaim): boolean => {
+    if (joined === undefined || mirror.snapshot.networks.has(network)) return false
+    return mirror.snapshot.nodes.get(holder)?.record.fenced !== undefined
+  }
+
+  const sweepVips = async (network: NetworkId): Promise<void> => {
+    const { endpoints, vips, members } = mirror.snapshot
+    for (const { record } of endpoints(network).values()) {
+      const service = record.node === node ? vipService(record) : undefined
+      if (service !== undefined && !vips(network).has(service))
+        await claimVip(context, record, false, stop.signal).catch(error =>
+          log.warn({ network, service, err: describe(error) }, 'no virtual address for a service'),
+        )
+    }
+    for (const service of vips(network).keys()) {
+      const title = `${network} ${service}`
+      if (members(network, service).size > 0) deserted.clear(title)
+      else if (deserted.held(title, vipHoldMs)) {
+        deserted.clear(title)
+        const freed = await freeVip(context, network, service, stop.signal).catch(error => {
+          if (!(error instanceof ConflictError)) throw error
+        })
+        if (freed) log.info({ network, service }, 'virtual address freed: the service has no containers any more')
+      }
+    }
   }
 
   const arm = (): void => {
     timer = clock.after(everyMs * (0.5 + Math.random()), () => {
+      // what we cannot see has not happened: nothing expires meanwhile
+      if (!mirror.status.available) for (const title of deserted.keys()) deserted.clear(title)
       running = (mirror.status.available ? sweep() : Promise.resolve())
         .catch(error => log.warn({ err: describe(error) }, 'sweep failed'))
         .then(() => {

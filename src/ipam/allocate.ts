@@ -45,6 +45,20 @@ export const firstAddress = (prefix: string): string => {
   return formatAddress({ family, value: first })
 }
 
+/** Virtual addresses are counted down from here, so that they stay out of the way of --ip and of new containers. */
+const counted = 65_534n
+
+/** The highest free address of the pool, at most the 65,535th. undefined: the pool is full. */
+export const lastFree = (pool: Pool, taken: (address: string) => boolean): string | undefined => {
+  const { first, last, prefix } = usable(pool)
+  const reserved = new Set([pool.gateway, ...Object.values(pool.aux ?? {})])
+  for (let value = last - first > counted ? first + counted : last; value >= first; value--) {
+    const text = formatAddress({ family: prefix.family, value })
+    if (!reserved.has(text) && !taken(text)) return text
+  }
+  return undefined
+}
+
 /**
  * The next free address after `after` (plain text), around the range once. `taken` is asked with canonical text.
  * undefined: the pool is full.

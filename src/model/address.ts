@@ -75,6 +75,9 @@ export const formatPrefix = (prefix: Prefix): string => `${formatAddress(prefix)
 export const withLength = (address: string, prefix: string): string =>
   `${address}/${prefix.slice(prefix.indexOf('/') + 1)}`
 
+/** The prefix of this address alone, as in '10.1.0.7/32'. */
+export const single = (address: string): string => `${address}/${bits(familyOf(address))}`
+
 /** Number of addresses, network and broadcast included. */
 export const sizeOf = (prefix: Prefix): bigint => 1n << BigInt(bits(prefix.family) - prefix.length)
 
@@ -84,11 +87,12 @@ export const contains = (prefix: Prefix, address: Address): boolean =>
 export const overlaps = (a: Prefix, b: Prefix): boolean =>
   a.family === b.family && (a.length <= b.length ? contains(a, b) : contains(b, a))
 
-/** What no network of containers can be, and what it is (RFC 6890). */
-const unusable: readonly (readonly [string, string])[] = [
+type Named = readonly [prefix: string, what: string]
+
+/** What no container can be reached by, and what it is (RFC 6890). */
+const special: readonly Named[] = [
   ['0.0.0.0/8', 'this host'],
   ['127.0.0.0/8', 'loopback'],
-  ['169.254.0.0/16', "link-local, with weft's own links and resolver"],
   ['224.0.0.0/4', 'multicast'],
   ['240.0.0.0/4', 'reserved'],
   ['::/96', 'unspecified, loopback'],
@@ -97,11 +101,22 @@ const unusable: readonly (readonly [string, string])[] = [
   ['ff00::/8', 'multicast'],
 ]
 
-/** Why a network cannot have this prefix, as in '127.0.0.0/8 (loopback)'; undefined: it can. */
-export const unusableFor = (prefix: Prefix): string | undefined => {
-  const found = unusable.find(([text]) => overlaps(prefix, parsePrefix(text)))
+/** What is weft's on every host: plan/links. */
+const own: readonly Named[] = [
+  ['169.254.0.0/16', "link-local, with weft's own links and resolver"],
+  ['fd69:7765:6674::/48', "weft's own links and resolver"],
+]
+
+const among = (named: readonly Named[], prefix: Prefix): string | undefined => {
+  const found = named.find(([text]) => overlaps(prefix, parsePrefix(text)))
   return found && `${found[0]} (${found[1]})`
 }
+
+/** Why a network cannot have this prefix, as in '127.0.0.0/8 (loopback)'; undefined: it can. */
+export const unusableFor = (prefix: Prefix): string | undefined => among([...special, ...own], prefix)
+
+/** The same of an address that weft itself is to have, in every network. */
+export const unusableForUs = (address: string): string | undefined => among(special, parsePrefix(single(address)))
 
 /** Every prefix of `length` inside `within`, lowest first. */
 export const subnets = function* (within: Prefix, length: number): Generator<Prefix> {
@@ -115,6 +130,18 @@ const hex = (value: number): string => value.toString(16).padStart(2, '0')
 /** MAC of a two-byte tag and 32 bits: '02:7e' + node number, '02:77' + IPv4 address. */
 export const macOf = (tag: '02:7e' | '02:7f' | '02:77', value: number): string =>
   `${tag}:${hex(value >>> 24)}:${hex((value >>> 16) & 255)}:${hex((value >>> 8) & 255)}:${hex(value & 255)}`
+
+/** The MAC of a container with these addresses; undefined: all are IPv6, which gives none. */
+export const macFrom = (addresses: readonly string[]): string | undefined => {
+  const v4 = addresses.map(text => parseAddress(text)).find(({ family }) => family === 4)
+  return v4 && macOf('02:77', Number(v4.value))
+}
+
+/** The IPv4 address that a container's MAC of ours is made of (`macFrom`); undefined: it is made of none. */
+export const addressOf = (mac: string): Address | undefined =>
+  mac.startsWith('02:77:')
+    ? { family: 4, value: BigInt(`0x${mac.slice('02:77:'.length).replaceAll(':', '')}`) }
+    : undefined
 
 /** Canonical lower-case MAC; throws INVALID. */
 export const parseMac = (text: string, field = 'mac address'): string => {

@@ -21,6 +21,8 @@ export interface Endpoint {
   readonly withheld?: Withheld
   /** The same until its node has seen that it accepts connections. */
   readonly unready?: true
+  /** The same while it does not answer the probe of its service (model/service-options). */
+  readonly failing?: true
   /** The same by an operator's word. */
   readonly drained?: true
   /** Key of its service, where that was sure before Docker's events told. */
@@ -31,8 +33,13 @@ export interface Endpoint {
 export type Withheld = 'starting' | 'unhealthy' | 'paused' | 'stopping'
 
 /** What its published ports give it: new connections if 'active', else why not. */
-export const standing = ({ withheld, drained, unready }: Endpoint): Withheld | 'drained' | 'active' =>
-  withheld ?? (drained ? 'drained' : unready ? 'starting' : 'active')
+export const standing = ({
+  withheld,
+  drained,
+  unready,
+  failing,
+}: Endpoint): Withheld | 'drained' | 'failing' | 'active' =>
+  withheld ?? (drained ? 'drained' : unready ? 'starting' : failing ? 'failing' : 'active')
 
 export interface Workload {
   readonly container: string
@@ -44,11 +51,33 @@ export interface Workload {
   readonly service?: string
 }
 
-/** addresses/<network>/<ip>: reserved by RequestAddress, bound by CreateEndpoint, or spare in a node's reserve. */
+/**
+ * addresses/<network>/<ip>: reserved by RequestAddress, bound by CreateEndpoint, spare in a node's reserve, or the
+ * virtual address of a service (its key).
+ */
 export type AddressClaim =
-  | { readonly kind: 'spare' | 'reserved'; readonly node: NodeName; readonly boot: string; readonly since: number }
+  | { readonly kind: 'reserved'; readonly node: NodeName; readonly boot: string; readonly since: number }
+  | Spare
   | { readonly kind: 'bound'; readonly node: NodeName; readonly boot: string; readonly endpoint: EndpointId }
+  | { readonly kind: 'vip'; readonly service: string }
   | Resting
+
+/**
+ * In a node's reserve, for containers that start while it cannot reach the store: so only that node ever uses or frees
+ * it. Of 02:77 and an IPv4 address the MAC is the holder's as well.
+ */
+export interface Spare {
+  readonly kind: 'spare'
+  readonly node: NodeName
+  readonly boot: string
+  readonly since: number
+  /** A node that has a --ip for it: its owner gives it back. */
+  readonly asked?: NodeName
+}
+
+/** May anybody have the address now (ms since 1970)? */
+export const isFree = (claim: AddressClaim | undefined, now: number): boolean =>
+  claim === undefined || (claim.kind === 'resting' && claim.until <= now)
 
 /** macs/<network>/<mac> */
 export type MacClaim = { readonly kind: 'bound'; readonly node: NodeName; readonly endpoint: EndpointId } | Resting

@@ -47,6 +47,13 @@ export interface PoolClaim {
   readonly range?: string
   /** Name that the IPAM option weft.network asked for, of a network that is to be new. */
   readonly wanted?: string
+  /** weft chose it: nobody asked for this very prefix. */
+  readonly automatic?: true
+  /**
+   * Docker id of a network of `node` which was made with this pool and then joined to `network`, which has others: the
+   * engine goes on asking by this one. Freed when the engine gives it back.
+   */
+  readonly joined?: string
 }
 
 export interface NameClaim {

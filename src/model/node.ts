@@ -15,10 +15,18 @@ export interface Node {
   readonly mtu: number
   /** CIDRs it routes or resolves by, outside weft; automatic pools avoid them. */
   readonly routes: readonly string[]
+  /** Addresses that its devices have for good, without weft's: where a floating address can be. */
+  readonly addresses?: readonly DeviceAddress[]
   readonly version: string
   readonly drained?: boolean
   /** A tombstone: fenced at this time (ISO 8601). Its claims are gone; the name may join again with a new number. */
   readonly fenced?: string
+}
+
+export interface DeviceAddress {
+  readonly dev: string
+  /** With prefix length: 192.0.2.1/24. */
+  readonly address: string
 }
 
 export interface Presence {

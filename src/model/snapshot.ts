@@ -3,10 +3,13 @@
 // live views of the mirror: read them at once, do not keep them.
 import type { Cluster } from './cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim } from './endpoint.ts'
+import type { FloatingClaim } from './floating.ts'
 import type { EndpointId, NetworkId, NodeName } from './ids.ts'
 import type { NameClaim, Network, PoolClaim } from './network.ts'
 import type { Node, Presence } from './node.ts'
 import type { PortClaim, PortKey } from './port.ts'
+import type { Vip } from './service.ts'
+import type { ServiceOptions } from './service-options.ts'
 
 /** A record with the revision that a compare-and-swap needs. */
 export interface Versioned<T> {
@@ -24,7 +27,15 @@ export interface Snapshot {
   readonly names: ReadonlyMap<string, Versioned<NameClaim>>
   readonly pools: ReadonlyMap<string, Versioned<PoolClaim>>
   readonly ports: ReadonlyMap<PortKey, Versioned<PortClaim>>
+  /** By plain address. */
+  readonly floating: ReadonlyMap<string, Versioned<FloatingClaim>>
+  /** By optionsKey (model/service-options). */
+  services(network: NetworkId): ReadonlyMap<string, Versioned<ServiceOptions>>
   endpoints(network: NetworkId): ReadonlyMap<EndpointId, Versioned<Endpoint>>
   addresses(network: NetworkId): ReadonlyMap<string, Versioned<AddressClaim>>
   macs(network: NetworkId): ReadonlyMap<string, Versioned<MacClaim>>
+  /** By key of the service. */
+  vips(network: NetworkId): ReadonlyMap<string, Versioned<Vip>>
+  /** Endpoints of a service, by its key; of one that can have several (model/service, sharedService). */
+  members(network: NetworkId, service: string): ReadonlySet<EndpointId>
 }

@@ -32,3 +32,11 @@ t.test("a network of another driver with weft's IPAM", async t => {
   await pools.release(prefix, limit())
   await t.rejects(addresses.request(prefix, undefined, false, limit()), { message: /network create -d weft/ }, 'swept')
 })
+
+t.test('an auxiliary address that is the gateway', async t => {
+  const { pools, networks } = await openHost(t)
+  const { prefix } = await pools.request({ family: 4, prefix: '10.230.0.0/24' }, limit())
+  const pool = { prefix, gateway: '10.230.0.1', aux: { router: '10.230.0.1' } }
+  const create = networks.create({ docker: 'd', pools: [pool], options: {}, internal: false, ipv6: false }, limit())
+  await t.rejects(create, { code: 'INVALID', message: /"router" 10\.230\.0\.1 is the gateway of its subnet: choose/ })
+})

@@ -11,6 +11,7 @@ import { openBindings } from '../../src/control/bindings.ts'
 import { openEndpoints } from '../../src/control/endpoints.ts'
 import { openNetworks } from '../../src/control/networks.ts'
 import { openPools } from '../../src/control/pools.ts'
+import { openReserve } from '../../src/control/reserve.ts'
 import { encode } from '../../src/store/codec.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { keys } from '../../src/store/keys.ts'
@@ -37,8 +38,9 @@ export const openHost = async (t: Test) => {
   const context = { store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog }
   const bindings = await openBindings(join(dir, 'bindings.json'), 64, () => {})
   const pools = openPools(context)
-  const addresses = openAddresses(context, bindings, pools)
+  const reserve = await openReserve(join(dir, 'reserve.json'), systemClock, mirror)
+  const addresses = openAddresses(context, bindings, pools, reserve)
   const networks = openNetworks(context, bindings, pools)
-  const endpoints = openEndpoints(context, bindings, addresses, {} as never, {} as never)
-  return { mirror, pools, addresses, networks, endpoints, node }
+  const endpoints = openEndpoints(context, bindings, addresses, {} as never, {} as never, reserve)
+  return { mirror, put, bindings, pools, addresses, networks, endpoints, node }
 }

@@ -15,7 +15,17 @@ const nodeRecord = (name: string, number: number, fenced?: string): Write =>
   put(
     keys.node(name),
     encode('node', {
-      ...{ name, number, instance: 'i', boot: 'b', vtep: `192.0.2.${number}`, mtu: 1500, routes: [], version: '0' },
+      ...{
+        name,
+        number,
+        instance: 'i',
+        boot: 'b',
+        vtep: `192.0.2.${number}`,
+        mtu: 1500,
+        routes: [],
+        addresses: [],
+        version: '0',
+      },
       ...(fenced === undefined ? {} : { fenced }),
     }),
   )
@@ -132,7 +142,7 @@ t.test('only a node that is away is fenced or released', async t => {
 
 t.test('a record of our own that was lost or damaged is written again with its number; others stop nobody', async t => {
   const { inner, nodes, signal } = await open(t)
-  const facts = { instance: 'i', vtep: '192.0.2.9', mtu: 1500, routes: [], version: '1' }
+  const facts = { instance: 'i', vtep: '192.0.2.9', mtu: 1500, routes: [], addresses: [], version: '1' }
   const defaults = { pools: [], vxlanPort: 4789, underlayFamily: 4 } as const
   await inner.commit([], [{ kind: 'delete', key: keys.node('a') }, nodeRecord('c', 1), put(keys.node('b'), 'garbage')])
   const { number } = await nodes.join(facts, defaults, signal)

@@ -42,6 +42,7 @@ t.test('subnets that no container can have are refused with what they are', asyn
     ['::ffff:10.1.0.0/112', 'IPv4-mapped'],
     ['fe80:1::/64', 'link-local'],
     ['ff05::/64', 'multicast'],
+    ['fd69:7765:6674:5::/64', "weft's own"],
   ] as const)
     await t.rejects(ask(prefix), { code: 'INVALID', message: new RegExp(`\\(.*${what}.*\\).*: choose one inside`) })
   for (const prefix of [
@@ -92,6 +93,21 @@ t.test('a claim that cannot be read stops nobody, but holds its prefix', async t
     code: 'TAKEN',
     message: /overlaps 10.224.0.0\/24, which is held, but pools\/10.224.0.0_24 in the store cannot be read/,
   })
+})
+
+t.test("Docker's own default pools are left to Docker", async t => {
+  const some = await openWith(t, ['172.16.0.0/12', 'fd00::/48'], {})
+  for (let i = 0; i < 16; i++) t.match((await some.request({ family: 4 }, signal)).prefix, /^172\.16\./)
+  const none = await openWith(t, ['172.17.0.0/16', '192.168.0.0/20', 'fd00::/48'], {})
+  const message = /pools 172.17.0.0\/16, 192.168.0.0\/20, without Docker's own defaults: give --subnet/
+  for (const pools of [some, none])
+    await t.rejects(pools.request({ family: 4 }, signal), { code: 'FULL', message: /without Docker's own defaults/ })
+  await t.rejects(none.request({ family: 4 }, signal), { message })
+  t.equal(
+    (await none.request({ family: 4, prefix: '192.168.3.0/24' }, signal)).prefix,
+    '192.168.3.0/24',
+    'if asked for',
+  )
 })
 
 t.test('no free subnet: because of networks, or of a route of a host', async t => {
