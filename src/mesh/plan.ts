@@ -6,44 +6,49 @@ import { type Family, familyOf } from '../model/address.ts'
 import { type Endpoint, standing } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
 import { holding, type PortClaim, type PortMapping, type Proto, parsePortKey, portKey } from '../model/port.ts'
-import { servicesIn } from '../model/service.ts'
+import { servicesIn, weightOf } from '../model/service.ts'
+import { serviceOptions } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from '../plan/host.ts'
 import { linkNetwork } from '../plan/links.ts'
 import { gatewayNs } from '../plan/names.ts'
 import { element, heldUdp, hostPorts, hostPortsAt } from '../plan/sets.ts'
 import { nothing, type Planned } from '../plan/unit.ts'
+import { type Backend, livingEndpoint, reachable } from './backends.ts'
+import { type BalancedFamily, engines, type Target } from './balancer.ts'
 import type { HeldPort } from './holder.ts'
-import { balance } from './nft.ts'
 
 export const planPort = (proto: Proto, port: number, snapshot: Snapshot, host: Host): Planned => {
   const claim = snapshot.ports.get(portKey(proto, port))
   const published = claim && publishedHere(claim.record, proto, port, snapshot, host)
   if (!claim || !published) return nothing
   const { network, backends, addresses } = published
+  const service = claim.record.cluster?.service
+  const options = service === undefined ? undefined : serviceOptions(snapshot, network.id, service)
   const link = linkNetwork(host.bound.get(network.id)!.slot)
-  const addressOf = (endpoint: Endpoint, family: Family): string | undefined =>
-    mappingsOf(endpoint, proto, port).some(one => familyOfMapping(one) === undefined || familyOfMapping(one) === family)
-      ? endpoint.addresses.find(ip => familyOf(ip) === family)
-      : undefined
-  const families = ([4, 6] as const).filter(family => backends.some(backend => addressOf(backend, family)))
+  const at = { 4: link.gateway4, 6: link.gateway6 }
+  const families = ([4, 6] as const).flatMap((family): BalancedFamily[] => {
+    const to = backends.flatMap(({ endpoint, weight }): Target[] => {
+      const mapped = mappingsOf(endpoint, proto, port).some(one => (familyOfMapping(one) ?? family) === family)
+      const address = mapped && endpoint.addresses.find(ip => familyOf(ip) === family)
+      return address ? [{ address, weight }] : []
+    })
+    return to.length > 0 ? [{ family, at: at[family], to }] : []
+  })
+  // without anybody for new connections the port leads nowhere, and is refused
+  const open = families.filter(({ to }) => to.some(({ weight }) => weight > 0)).map(({ family }) => family)
   const objects: KernelObject[] = [
-    ...balance(
-      gatewayNs(network.vni),
-      { proto, port },
-      families.map(family => ({ family, to: backends.flatMap(backend => addressOf(backend, family) ?? []) })),
-    ),
     ...(addresses === undefined && proto === 'udp' ? [element(heldUdp(''), [port])] : []),
-    ...families.flatMap(family => {
-      const to = [family === 4 ? link.gateway4 : link.gateway6]
-      return addresses === undefined
-        ? [element(hostPorts[family](''), [proto, port], to)]
+    ...open.flatMap(family =>
+      addresses === undefined
+        ? [element(hostPorts[family](''), [proto, port], [at[family]])]
         : addresses
             .filter(address => familyOf(address) === family)
-            .map(address => element(hostPortsAt[family](''), [address, proto, port], to))
-    }),
+            .map(address => element(hostPortsAt[family](''), [address, proto, port], [at[family]])),
+    ),
   ]
-  return { wanted: objects.map(object => ({ object, rank: 0 })), revision: claim.revision }
+  const balanced = engines[host.balancer].plan({ ns: gatewayNs(network.vni), proto, port, families, options })
+  return { wanted: [...balanced, ...objects.map(object => ({ object, rank: 0 }))], revision: claim.revision }
 }
 
 /** Every port that this host is to answer on. */
@@ -63,8 +68,8 @@ export const portsHere = function* (snapshot: Snapshot, host: Pick<Host, 'node' 
 
 export interface Published {
   readonly network: Network
-  /** Of one network, on nodes that are not fenced. */
-  readonly backends: readonly Endpoint[]
+  /** Of one network, as this host reaches them; at least one. */
+  readonly backends: readonly Backend[]
   /** -p IP:…, those that this host has; absent: every address. */
   readonly addresses?: readonly string[]
 }
@@ -81,16 +86,15 @@ export const publishedHere = (
   const id = cluster?.network ?? own?.network
   const network = id === undefined ? undefined : snapshot.networks.get(id)?.record
   if (!network || network.internal || !host.bound.has(network.id)) return undefined
-  const endpoints = snapshot.endpoints(network.id)
   const holders = cluster ? holding(cluster, servicesIn(snapshot, network.id)) : [own!.endpoint]
-  const backends = holders.flatMap(endpoint => {
-    const record = endpoints.get(endpoint)?.record
-    const node = record && snapshot.nodes.get(record.node)?.record
-    const lives = node && node.fenced === undefined && record.gateway && !host.departed(endpoint)
-    return lives && standing(record) === 'active' ? [record] : []
+  const found = holders.flatMap((id): Backend[] => {
+    const endpoint = livingEndpoint(network.id, id, snapshot, host)
+    if (!endpoint?.gateway) return []
+    return [{ endpoint, weight: standing(endpoint) === 'active' ? weightOf(endpoint) : 0 }]
   })
+  const backends = reachable(network.id, found, host)
   if (!backends[0]) return undefined
-  const asked = cluster ? undefined : addressesOf(backends[0], proto, port)
+  const asked = cluster ? undefined : addressesOf(backends[0].endpoint, proto, port)
   if (asked === undefined) return host.holds(proto, port) ? { network, backends } : undefined
   const addresses = asked.filter(address => host.holds(proto, port, address))
   return addresses.length > 0 ? { network, backends, addresses } : undefined
