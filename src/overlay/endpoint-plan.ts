@@ -9,6 +9,7 @@ import { mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { ingress } from '../plan/chains.ts'
+import { nodeMac } from '../plan/macs.ts'
 import {
   bridge,
   containerEnd,
@@ -21,9 +22,10 @@ import {
   vtep,
 } from '../plan/names.ts'
 import { element, localMacs, published, returning, tracked } from '../plan/sets.ts'
+import { trackingSwitch } from '../plan/tracking.ts'
 import type { Wanted } from '../plan/unit.ts'
 import { groupOf } from './nexthops.ts'
-import { hex, nodeMac, trackingSwitch } from './switch-plan.ts'
+import { hex } from './switch-plan.ts'
 
 export const planEndpoint = (endpoint: Endpoint, network: Network, node: Node, own: Node): readonly Wanted[] => {
   const ns = switchNs(network.vni)

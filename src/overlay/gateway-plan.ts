@@ -3,16 +3,17 @@
 // the way out, published ports on the way in. Without a way out (--internal) there is no uplink, but M still resolves.
 
 import type { KernelObject } from '../kernel/objects.ts'
-import { withLength } from '../model/address.ts'
+import { single, withLength } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { accepting, chains } from '../plan/chains.ts'
 import type { Host } from '../plan/host.ts'
-import { linkNetwork } from '../plan/links.ts'
+import { type LinkNetwork, linkNetwork } from '../plan/links.ts'
 import { gatewayLink, gatewayNs, hostLink, table, uplink } from '../plan/names.ts'
 import { balanced } from '../plan/sets.ts'
-import { familiesOf, gateways } from './switch-plan.ts'
+import { halfClosedSeconds, patience } from '../plan/tracking.ts'
+import { familiesOf, gateways, resolversOf } from './switch-plan.ts'
 
 export const planGateway = (network: Network, _node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = gatewayNs(network.vni)
@@ -30,7 +31,9 @@ export const planGateway = (network: Network, _node: Node, cluster: Cluster, hos
     sysctl('net/ipv4/ip_forward', network.internal ? 0 : 1),
     sysctl('net/ipv6/conf/all/forwarding', network.internal ? 0 : 1),
     sysctl('net/ipv4/conf/all/rp_filter', 1),
-    address(gatewayLink, `${host.resolver}/32`),
+    // echo sockets (health/echo) for every group, of both families: nobody else opens a socket here
+    sysctl('net/ipv4/ping_group_range', '0\t2147483647'),
+    ...resolversOf(network, host).map(resolver => address(gatewayLink, single(resolver))),
     ...gateways(network).map(gateway => address(gatewayLink, withLength(gateway.address, gateway.prefix))),
     // a network made without gateway still needs its prefix here, for the answers of the resolver
     ...network.pools
@@ -55,6 +58,10 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
   const hostSysctl = (path: string, value: string): KernelObject => ({ kind: 'sysctl', ns: '', path, value })
   const chain = chains(ns, 'inet')
   const underlayMtu = host.underlay.mtu
+  // rp_filter is of IPv4 alone: nobody out there has an address of ours
+  const posing = network.pools
+    .filter(pool => pool.prefix.includes(':'))
+    .map(pool => `iifname "${uplink}" ip6 saddr ${pool.prefix} counter drop`)
   return [
     {
       kind: 'veth',
@@ -65,6 +72,7 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     },
     hostSysctl(`net/ipv4/conf/${outer}/forwarding`, '1'),
     hostSysctl(`net/ipv4/conf/${outer}/route_localnet`, '1'),
+    hostSysctl(`net/ipv6/conf/${outer}/disable_ipv6`, '0'), // hosts may have it off for new devices
     hostSysctl(`net/ipv6/conf/${outer}/accept_dad`, '0'),
     at('', outer, `${link.host4}/30`),
     at(ns, uplink, `${link.gateway4}/30`),
@@ -73,18 +81,13 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     { kind: 'route', ns, to: '0.0.0.0/0', dev: uplink, via: link.host4 },
     { kind: 'route', ns, to: '::/0', dev: uplink, via: link.host6 },
     { kind: 'nft-table', ns, family: 'inet', table },
-    balanced(ns),
-    chain(
-      'balance',
-      [
-        `ip daddr ${link.gateway4} meta l4proto . th dport vmap @balanced`,
-        `ip6 daddr ${link.gateway6} meta l4proto . th dport vmap @balanced`,
-      ],
-      accepting('nat', 'prerouting', -100),
-    ),
+    patience(ns),
+    ...(host.balancer === 'ipvs' ? planIpvs(ns) : planNft(ns, link)),
+    chain('input', [...posing, ...(host.balancer === 'ipvs' ? [] : [unserved])], accepting('filter', 'input', 0)),
     chain(
       'forward',
       [
+        ...posing,
         `iifname "${uplink}" ct state established,related accept`,
         `iifname "${uplink}" ct status & dnat == dnat accept`,
         `iifname "${uplink}" counter drop`,
@@ -105,5 +108,45 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
       ),
       accepting('nat', 'postrouting', 100),
     ),
+  ]
+}
+
+const planNft = (ns: string, { gateway4, gateway6 }: LinkNetwork): KernelObject[] => [
+  balanced(ns),
+  chains(ns, 'inet')(
+    'balance',
+    [
+      // in the midst of a connection that was forgotten: reset by M itself, instead of led to another backend, which
+      // would not know it. Byte 13 of TCP (RFC 9293, 3.1): of fin, syn, rst and ack only syn
+      'meta l4proto tcp @th,104,8 & 0x17 != 0x02 accept',
+      `ip daddr ${gateway4} meta l4proto . th dport vmap @balanced`,
+      `ip6 daddr ${gateway6} meta l4proto . th dport vmap @balanced`,
+    ],
+    accepting('nat', 'prerouting', -100),
+  ),
+]
+
+/** While nobody serves a port: refused before it is tracked, or who goes on sending would be led to nobody for ever. */
+const unserved = `iifname "${uplink}" meta l4proto udp ct direction original ct status & dnat == 0 reject`
+
+/** How IPVS treats connections: Documentation/networking/ipvs-sysctl.rst. */
+const planIpvs = (ns: string): KernelObject[] => {
+  const sysctl = (name: string, value: string): KernelObject => ({
+    kind: 'sysctl',
+    ns,
+    path: `net/ipv4/vs/${name}`,
+    value,
+  })
+  return [
+    // FIN_WAIT: the container has closed. Where the client has, the kernel gives 60 s (CLOSE_WAIT, ip_vs_proto_tcp.c), and
+    // no program can change that; what the container says after them has its way by `out`, under the same address and port
+    { kind: 'ipvs-timeout', ns, of: 'tcpFin', seconds: halfClosedSeconds },
+    // packets of a connection whose destination is gone go to another at once, not into the void
+    sysctl('expire_nodest_conn', '1'),
+    sysctl('expire_quiescent_template', '1'),
+    // no second tracker: with it the first packet of a client's port that is used again is dropped (1 s)
+    sysctl('conntrack', '0'),
+    sysctl('conn_reuse_mode', '1'),
+    sysctl('sloppy_tcp', '0'),
   ]
 }

@@ -2,15 +2,17 @@
 // H, the host's own namespace: the map from published ports to gateways, the guards of the VXLAN port, and no more
 // forwarding than our links need. `ip_forward` itself is never written.
 
-import type { KernelObject } from '../kernel/objects.ts'
-import { familyOf } from '../model/address.ts'
+import { type KernelObject, timeoutName } from '../kernel/objects.ts'
+import { familyOf, single } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Node } from '../model/node.ts'
 import { accepting, chains } from '../plan/chains.ts'
 import type { Host } from '../plan/host.ts'
+import { linkPrefix6 } from '../plan/links.ts'
+import { switchMac } from '../plan/macs.ts'
 import { hostLinks, resolverLink, table } from '../plan/names.ts'
 import { element, heldUdp, hostPorts, hostPortsAt, vteps } from '../plan/sets.ts'
-import { switchMac } from './switch-plan.ts'
+import { idleSeconds, idleTimeout } from '../plan/tracking.ts'
 
 export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = ''
@@ -28,17 +30,27 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     'ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6',
   ]
   const { dev } = host.underlay
+  // hosts may have times of their own for others
+  const idle = idleTimeout(ns, 'tcp', idleSeconds.tcp)
   return [
     { kind: 'bridge', ns, name: resolverLink, mac: switchMac(node), mtu: 1500 },
-    { kind: 'address', ns, dev: resolverLink, address: `${host.resolver}/32` },
+    sysctl(`net/ipv6/conf/${resolverLink}/disable_ipv6`, '0'), // hosts may have it off for new devices
+    ...host.resolvers.map(
+      (resolver): KernelObject => ({ kind: 'address', ns, dev: resolverLink, address: single(resolver) }),
+    ),
     { kind: 'nft-table', ns, family: 'inet', table },
     ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], heldUdp, vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),
     chain('prerouting', toGateways, accepting('nat', 'prerouting', -110)),
     chain('output', toGateways, accepting('nat', 'output', -110)),
+    idle,
     chain(
       'postrouting',
-      [`oifname ${hostLinks} ip saddr 127.0.0.0/8 masquerade`, `iifname ${hostLinks} masquerade`],
+      [
+        `oifname ${hostLinks} meta l4proto tcp ct timeout set "${timeoutName(idle)}"`,
+        `oifname ${hostLinks} ip saddr 127.0.0.0/8 masquerade`,
+        `iifname ${hostLinks} masquerade`,
+      ],
       accepting('nat', 'postrouting', 90),
     ),
     chain(
@@ -50,6 +62,10 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
         `iifname ${hostLinks} ip daddr 127.0.0.0/8 ct status & dnat == 0 counter drop`,
         // nobody reads from the sockets that hold our ports
         'ct direction original ct status & dnat == 0 udp dport @held_udp reject',
+        // for containers of this host: names are nobody else's business, and an open resolver serves attacks on others
+        ...host.resolvers.map(
+          resolver => `iifname "${dev}" ${familyOf(resolver) === 4 ? 'ip' : 'ip6'} daddr ${resolver} counter drop`,
+        ),
       ],
       accepting('filter', 'input', -10),
     ),
@@ -57,8 +73,11 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
       'forward',
       [
         `udp dport ${port} ${ip} daddr @vteps${family} counter drop`,
-        `iifname ${hostLinks} oifname ${hostLinks} ct state established,related accept`,
-        `iifname ${hostLinks} oifname ${hostLinks} ct status & dnat == 0 counter drop`,
+        // IPv4 knows these as its own, and takes them for martians
+        `iifname != ${hostLinks} oifname ${hostLinks} ip6 saddr ${linkPrefix6} counter drop`,
+        // a gateway's own address is no way in, past the address that -p names and the rules that users have for the port
+        `oifname ${hostLinks} ct state established,related accept`,
+        `oifname ${hostLinks} ct status & dnat == 0 counter drop`,
         ...(host.closed4 ? [`meta nfproto ipv4 ${strangers} counter drop`] : []),
         ...(host.closed6 ? [`meta nfproto ipv6 ${strangers} counter drop`] : []),
       ],

@@ -9,14 +9,16 @@ import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from '../plan/host.ts'
+import { nodeMac } from '../plan/macs.ts'
 import { gatewayLink, gatewayNs, switchNs, vtep } from '../plan/names.ts'
 import { element, macOfZone, vteps, zoneOf } from '../plan/sets.ts'
+import { trackingSwitch } from '../plan/tracking.ts'
 import { nothing, type OverlayUnit, type Planned, type Wanted } from '../plan/unit.ts'
 import { planEndpoint } from './endpoint-plan.ts'
 import { planGateway } from './gateway-plan.ts'
 import { planHost } from './host-plan.ts'
 import { groupOf, legOf } from './nexthops.ts'
-import { nodeMac, planSwitch, trackingSwitch } from './switch-plan.ts'
+import { planSwitch } from './switch-plan.ts'
 
 export interface Inputs {
   readonly snapshot: Snapshot

@@ -3,22 +3,37 @@
 // while the network lives. The order of the rules is that of `docs/architecture.md`, The way of a packet.
 
 import type { KernelObject } from '../kernel/objects.ts'
-import { type Family, familyOf, formatPrefix, macOf, parsePrefix } from '../model/address.ts'
+import { type Family, familyOf, formatPrefix, parsePrefix } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import { identity, mark } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { accepting, chains, ingress } from '../plan/chains.ts'
 import type { Host } from '../plan/host.ts'
+import { nodeMac, switchMac } from '../plan/macs.ts'
 import { bridge, gatewayLink, gatewayNs, gatewayPort, portChain, switchNs, table, vtep } from '../plan/names.ts'
-import { localMacs, macOfZone, published, returning, tracked, zoneOf } from '../plan/sets.ts'
-
-export const nodeMac = (node: Node): string => macOf('02:7e', node.number)
-export const switchMac = (node: Node): string => macOf('02:7f', node.number)
+import {
+  backends,
+  choice,
+  localMacs,
+  macOfZone,
+  ownBackends,
+  published,
+  returning,
+  selfCalls,
+  tracked,
+  vips,
+  zoneOf,
+} from '../plan/sets.ts'
+import { patience } from '../plan/tracking.ts'
 
 export const familiesOf = (network: Network): readonly Family[] => [
   ...new Set(network.pools.map(pool => familyOf(pool.prefix))),
 ]
+
+/** Who answers DNS in the network: one address of each family that its containers have. */
+export const resolversOf = (network: Network, { resolvers }: Pick<Host, 'resolvers'>): readonly string[] =>
+  resolvers.filter(address => familiesOf(network).includes(familyOf(address)))
 
 /** Gateway addresses that M holds. Networks without a way out have none, but M still answers DNS. */
 export const gateways = (network: Network): readonly { address: string; prefix: string }[] =>
@@ -42,6 +57,7 @@ export const planSwitch = (network: Network, node: Node, cluster: Cluster, host:
     sysctl('net/ipv6/conf/all/forwarding', 0),
     sysctl('net/ipv4/conf/all/rp_filter', 0),
     sysctl('net/netfilter/nf_conntrack_tcp_loose', 0),
+    patience(ns),
     sysctl('net/bridge/bridge-nf-call-arptables', 0),
     { kind: 'bridge', ns, name: bridge, mac: switchMac(node), mtu: network.mtu },
     {
@@ -71,24 +87,12 @@ export const planSwitch = (network: Network, node: Node, cluster: Cluster, host:
       (pool): KernelObject => ({ kind: 'route', ns, to: formatPrefix(parsePrefix(pool.prefix)), dev: bridge }),
     ),
     { kind: 'fdb-port', ns, dev: gatewayPort, mac: own },
-    neighbour(host.resolver),
+    ...resolversOf(network, host).map(neighbour),
     ...gateways(network).map(gateway => neighbour(gateway.address)),
     ...planFilters(ns, node),
     ...planTracking(ns, node),
   ]
 }
-
-/**
- * While no endpoint here is tracked, frames pass N as they would a plain bridge. The network wants '0', a tracked
- * endpoint '1' with a higher rank.
- */
-export const trackingSwitch = (network: Network, value: '0' | '1'): KernelObject[] =>
-  ['net/bridge/bridge-nf-call-iptables', 'net/bridge/bridge-nf-call-ip6tables'].map(path => ({
-    kind: 'sysctl',
-    ns: switchNs(network.vni),
-    path,
-    value,
-  }))
 
 /** Table netdev weft: who may say what at which port; the ports of containers add their own chains. */
 const planFilters = (ns: string, node: Node): KernelObject[] => {
@@ -128,10 +132,16 @@ const planTracking = (ns: string, node: Node): KernelObject[] => {
   const kinds = hex(mark.fromPort | mark.fromGateway)
   return [
     { kind: 'nft-table', ns, family: 'inet', table },
-    ...[localMacs, tracked, zoneOf, macOfZone, published].map(set => set(ns)),
+    ...[localMacs, tracked, zoneOf, macOfZone, published, backends].map(set => set(ns)),
+    ...[vips, choice, ownBackends, selfCalls].flatMap(set => [set[4](ns), set[6](ns)]),
     chain(
       'raw',
       [
+        // to and from a virtual address of a service, whoever asks; in zone 0, beside those of the mesh
+        'ip daddr @vips4 accept',
+        'ip6 daddr @vips6 accept',
+        'ip saddr @vips4 accept',
+        'ip6 saddr @vips6 accept',
         'ether saddr != @tracked ether daddr != @tracked notrack accept',
         `meta mark & ${kinds} == ${hex(mark.fromPort)} goto from_port`,
         `meta mark & ${kinds} == ${hex(mark.fromGateway)} goto from_gateway`,
@@ -146,20 +156,43 @@ const planTracking = (ns: string, node: Node): KernelObject[] => {
       `meta mark & 0x0000ffff != ${hex(identity.world)} accept`,
       'notrack',
     ]),
+    // a frame for a virtual address: to the container that its connection has, or gets now (mesh/vip-plan)
+    chain('steer', [
+      'ct state untracked accept', // neighbour discovery: the bridge answers it
+      'ether daddr set ct mark map @backends accept',
+      'meta l4proto tcp ct state established reject with tcp reset', // its container is gone
+      'ct mark != 0 drop', // the same, until it is forgotten (mesh/flows): what is tracked cannot be translated anew
+      'ip daddr vmap @choice4',
+      'ip6 daddr vmap @choice6',
+      'ether daddr set ct mark map @backends accept',
+      'meta l4proto tcp reject with tcp reset',
+      'drop',
+    ]),
     chain(
       'home',
-      [`ether daddr ${own} ct direction reply ether daddr set ct original zone map @mac_of_zone`],
+      [
+        `ether daddr ${own} ct direction reply ether daddr set ct original zone map @mac_of_zone`,
+        `ether daddr ${own} ip daddr @vips4 goto steer`,
+        `ether daddr ${own} ip6 daddr @vips6 goto steer`,
+      ],
       accepting('filter', 'prerouting', -150),
     ),
     chain(
       'translate',
       [
+        'dnat ip to ether daddr . ip daddr map @own_backends4',
+        'dnat ip6 to ether daddr . ip6 daddr map @own_backends6',
         `meta mark & 0x0000ffff == ${hex(identity.world)} meta l4proto { tcp, udp } dnat to :ether daddr . meta l4proto . th dport map @published`,
       ],
       accepting('nat', 'prerouting', -100),
     ),
-    // empty, but its presence lets conntrack make reply tuples unique by the client's port
-    chain('unique', [], accepting('nat', 'postrouting', 100)),
+    // a container that got its own call sees the gateway. Even without a rule, the presence of the chain lets conntrack
+    // make reply tuples unique by the client's port
+    chain(
+      'unique',
+      ['snat ip to ip saddr . ip daddr map @self_calls4', 'snat ip6 to ip6 saddr . ip6 daddr map @self_calls6'],
+      accepting('nat', 'postrouting', 100),
+    ),
   ]
 }
 

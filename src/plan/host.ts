@@ -3,6 +3,9 @@
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import type { Proto } from '../model/port.ts'
 
+/** Which part of the kernel balances published ports (mesh/balancer). */
+export type Balancer = 'ipvs' | 'nft'
+
 export interface Host {
   readonly node: NodeName
   readonly underlay: { readonly dev: string; readonly mtu: number }
@@ -12,14 +15,19 @@ export interface Host {
   readonly departed: (endpoint: EndpointId) => boolean
   /** Is the port of this host ours (mesh/holder)? What a process of the host has is not taken from it. */
   readonly holds: (proto: Proto, port: number, address?: string) => boolean
+  readonly balancer: Balancer
+  /** The node does not answer in that network (health/peers): no new connections to it where there is another. */
+  readonly silent: (network: NetworkId, node: NodeName) => boolean
+  /** The same for a second in which others answered: its connections are forgotten where they have another. */
+  readonly dead: (network: NetworkId, node: NodeName) => boolean
   /** net.ipv4.ip_forward is off: forwarding that we open for our links must not open the host to others. */
   readonly closed4: boolean
   /** The same of net.ipv6.conf.all.forwarding, as found before weft switched it on. */
   readonly closed6: boolean
   /** The underlay device takes its default route from router advertisements. */
   readonly acceptsRa: boolean
-  /** Address that answers DNS, here and in every gateway. */
-  readonly resolver: string
+  /** Addresses that answer DNS, one of each family: here, and in the gateway of every network of that family. */
+  readonly resolvers: readonly string[]
   /** Docker's chain for others' accepts, where it is nft's: family and table, else absent. */
   readonly dockerUser: readonly { readonly family: 'ip' | 'ip6'; readonly table: string; readonly chain: string }[]
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The link networks between the host (H) and the gateway of each network (M): one slot of this host each. IPv4 from
-// 169.254.0.0/16 less what clouds and node-local resolvers use there, IPv6 from one ULA /48.
+// 169.254.0.0/16 less what clouds and node-local resolvers use there, IPv6 from one ULA /48, whose last network is the
+// resolver's.
 
 const avoided = new Set([0, 20, 25, 77, 169, 170, 255]) // third byte; see docs/architecture.md, Numbers
 const thirds = Array.from({ length: 256 }, (_, third) => third).filter(third => !avoided.has(third))
@@ -15,6 +16,9 @@ export interface LinkNetwork {
   readonly host6: string
   readonly gateway6: string
 }
+
+/** Of all link networks. */
+export const linkPrefix6 = 'fd69:7765:6674::/48'
 
 export const linkNetwork = (slot: number): LinkNetwork => {
   const base = `169.254.${thirds[Math.floor(slot / perThird)]}`

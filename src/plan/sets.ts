@@ -24,6 +24,26 @@ export const macOfZone = declare('inet', 'mac_of_zone', ['ct_zone'], ['ether_add
 /** inet weft, N: backend MAC, protocol, published port → container port. */
 export const published = declare('inet', 'published', ['ether_addr', 'inet_proto', 'inet_service'], ['inet_service'])
 
+/** inet weft, N: virtual addresses of services. */
+export const vips = { 4: declare('inet', 'vips4', ['ipv4_addr']), 6: declare('inet', 'vips6', ['ipv6_addr']) } as const
+/** inet weft, N: virtual address → chain that chooses a backend for a new connection. */
+export const choice = {
+  4: declare('inet', 'choice4', ['ipv4_addr'], ['verdict']),
+  6: declare('inet', 'choice6', ['ipv6_addr'], ['verdict']),
+} as const
+/** inet weft, N: the backend that a connection has, by its mark → MAC. */
+export const backends = declare('inet', 'backends', ['mark'], ['ether_addr'])
+/** inet weft, N: MAC of a backend that lives here, virtual address → address of the backend. */
+export const ownBackends = {
+  4: declare('inet', 'own_backends4', ['ether_addr', 'ipv4_addr'], ['ipv4_addr']),
+  6: declare('inet', 'own_backends6', ['ether_addr', 'ipv6_addr'], ['ipv6_addr']),
+} as const
+/** inet weft, N: a backend that got its own call, from and to → who it takes for the client. */
+export const selfCalls = {
+  4: declare('inet', 'self_calls4', ['ipv4_addr', 'ipv4_addr'], ['ipv4_addr']),
+  6: declare('inet', 'self_calls6', ['ipv6_addr', 'ipv6_addr'], ['ipv6_addr']),
+} as const
+
 /** inet weft, M: protocol, published port → chain of the balancer. */
 export const balanced = declare('inet', 'balanced', ['inet_proto', 'inet_service'], ['verdict'])
 

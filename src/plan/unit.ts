@@ -5,6 +5,8 @@
 import type { KernelObject } from '../kernel/objects.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import { type PortKey, type Proto, parsePortKey } from '../model/port.ts'
+import { sharedService } from '../model/service.ts'
+import { optionsKey } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from './host.ts'
 
@@ -19,10 +21,12 @@ export type Unit =
   | { readonly kind: 'peer'; readonly network: NetworkId; readonly node: NodeName }
   /** Inputs: network, endpoint, its node. */
   | { readonly kind: 'endpoint'; readonly network: NetworkId; readonly endpoint: EndpointId }
-  /** A published port on this host. Inputs: its claim, the network, the endpoints that hold it and their nodes, Host. */
+  /** A published port on this host. Inputs: its claim, its service's options, the network, the endpoints that hold it and their nodes, Host. */
   | { readonly kind: 'port'; readonly proto: Proto; readonly port: number }
+  /** Virtual addresses of a service in a bound network. Inputs: its record, the network, its members and their nodes, Host. */
+  | { readonly kind: 'vip'; readonly network: NetworkId; readonly service: string }
 
-export type OverlayUnit = Exclude<Unit, { kind: 'port' }>
+export type OverlayUnit = Exclude<Unit, { kind: 'port' | 'vip' }>
 
 export type UnitKey = string
 
@@ -40,6 +44,8 @@ export const unitKey = (unit: Unit): UnitKey => {
       return `endpoint ${unit.network} ${unit.endpoint}`
     case 'port':
       return `port ${unit.proto} ${unit.port}`
+    case 'vip':
+      return `vip ${unit.network} ${unit.service}`
   }
 }
 
@@ -64,14 +70,22 @@ export const unitsOfNetwork = function* (network: NetworkId, snapshot: Snapshot)
   yield { kind: 'network', network }
   for (const node of snapshot.nodes.keys()) yield { kind: 'peer', network, node }
   for (const endpoint of snapshot.endpoints(network).keys()) yield* unitsOfEndpoint(network, endpoint, snapshot)
+  for (const service of snapshot.vips(network).keys()) yield { kind: 'vip', network, service }
 }
 
-/** Itself, and the ports that it publishes; those that it no longer does change their claims in the same transaction. */
+/**
+ * Itself, the ports that it publishes (those that it no longer does change their claims in the same transaction), and
+ * the virtual addresses that lead to it (a service that it has left is told by the mirror).
+ */
 export const unitsOfEndpoint = (network: NetworkId, endpoint: EndpointId, snapshot: Snapshot): [Unit, ...Unit[]] => {
-  const ports = snapshot.endpoints(network).get(endpoint)?.record.ports ?? []
+  const record = snapshot.endpoints(network).get(endpoint)?.record
+  const service = record && sharedService(record)
   return [
     { kind: 'endpoint', network, endpoint },
-    ...ports.map(({ proto, hostPort }): Unit => ({ kind: 'port', proto, port: hostPort })),
+    ...(record?.ports ?? []).map(({ proto, hostPort }): Unit => ({ kind: 'port', proto, port: hostPort })),
+    ...(service !== undefined && snapshot.vips(network).has(service)
+      ? [{ kind: 'vip', network, service } as const]
+      : []),
   ]
 }
 
@@ -96,8 +110,21 @@ export const unitsOfChange = (key: readonly string[], snapshot: Snapshot, host: 
       return host.bound.has(a) ? unitsOfEndpoint(a, b, snapshot) : []
     case 'ports':
       return [portUnit(`${a}/${b}`)]
+    case 'services':
+      return host.bound.has(a) ? portsOfService(a, b, snapshot) : []
+    case 'vips':
+    case 'members':
+      return host.bound.has(a) ? [{ kind: 'vip', network: a, service: b }] : []
     default:
       return []
+  }
+}
+
+const portsOfService = function* (network: NetworkId, options: string, snapshot: Snapshot): Generator<Unit> {
+  for (const [key, { record }] of snapshot.ports) {
+    const { cluster } = record
+    if (cluster?.network === network && cluster.service !== undefined && optionsKey(cluster.service) === options)
+      yield portUnit(key)
   }
 }
 

@@ -32,9 +32,16 @@ const place = (o: KernelObject): number => {
       return 12
     case 'fdb-remote':
       return 13
+    case 'ipvs-timeout':
+      return 14
+    case 'ipvs-service':
+      return 15
+    case 'ipvs-destination':
+      return 16
     case 'nft-table':
       return 20
     case 'nft-set':
+    case 'nft-timeout':
       return 21
     case 'nft-chain':
       return o.hook ? 23 : 22

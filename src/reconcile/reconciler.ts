@@ -3,12 +3,22 @@
 // the kernel. One pass at a time; a failure is kept, reported and tried again with backoff; nothing is forgotten.
 import { backoff } from '../base/backoff.ts'
 import type { Clock, Timer } from '../base/clock.ts'
-import { describe, WeftError } from '../base/errors.ts'
+import { describe, type ErrorCode, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
+import { type Metrics, noMetrics } from '../base/metrics.ts'
 import type { Converger } from '../control/converger.ts'
 import type { Kernel, KernelEvent, Operation } from '../kernel/kernel.ts'
-import { format, type KernelObject, keyOf, type Ns, nsOf, type ObjectKey, sameObject } from '../kernel/objects.ts'
+import {
+  format,
+  isSetting,
+  type KernelObject,
+  keyOf,
+  type Ns,
+  nsOf,
+  type ObjectKey,
+  sameObject,
+} from '../kernel/objects.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Host } from '../plan/host.ts'
 import {
@@ -21,6 +31,7 @@ import {
   unitsOfNetwork,
 } from '../plan/unit.ts'
 import type { ChangedKey, Mirror } from '../store/mirror.ts'
+import { objectTable } from './object-table.ts'
 import { inOrder } from './order.ts'
 import { plan } from './plan.ts'
 import type { ReconcilerStatus } from './status.ts'
@@ -33,8 +44,12 @@ export interface ReconcilerParts {
   readonly host: () => Host
   readonly clock: Clock
   readonly log: Log
-  /** Called after each pass that reached all it wanted. */
-  readonly reached?: () => void
+  readonly metrics?: Metrics
+  /**
+   * Called after each pass with the units that were planned since they were last told, and reached. What cannot be made
+   * for one holds up no other; only the first time all are told, as who listens needs to know everything.
+   */
+  readonly reached?: (units: Iterable<Unit>) => void
 }
 
 export interface Reconciler extends Converger, Closeable {
@@ -55,7 +70,14 @@ export interface Reconciler extends Converger, Closeable {
 interface Failure {
   readonly error: string
   readonly since: string
+  /** Who waits for it need not. */
+  readonly final?: WeftError
 }
+
+/** What no second try mends. */
+const finals: ReadonlySet<ErrorCode> = new Set(['NOT_SUPPORTED', 'FULL'])
+const finalOf = (error: unknown): { final?: WeftError } =>
+  error instanceof WeftError && finals.has(error.code) ? { final: error } : {}
 
 const auditEveryMs = 5 * 60_000
 const settleMs = 30
@@ -66,12 +88,15 @@ export const openReconciler = ({
   host,
   clock,
   log,
+  metrics = noMetrics,
   reached: onReached,
 }: ReconcilerParts): Reconciler => {
   const wanted = wantedObjects()
-  const observed = new Map<ObjectKey, KernelObject>()
+  const observed = objectTable<KernelObject>()
   const planned = new Map<UnitKey, Unit>()
   const dirtyUnits = new Map<UnitKey, Unit>()
+  const untold = new Map<UnitKey, { readonly unit: Unit; readonly touched: Set<ObjectKey> }>()
+  let told = false
   const dirtyKeys = new Set<ObjectKey>()
   const dirtyNs = new Set<Ns>()
   const suspects = new Set<ObjectKey>()
@@ -80,8 +105,10 @@ export const openReconciler = ({
   const permits = new Set<ObjectKey>() // ports that a driver call wants made
   const lost = new Set<ObjectKey>()
   const repairs: Record<string, number> = {}
-  const waiters = new Set<{ check: () => boolean; resolve: () => void }>()
+  const waiters = new Set<{ check: () => boolean; resolve: () => void; giveUp: () => void }>()
   const retry = backoff(50, 2000)
+  const planSeconds = metrics.timings('weft_reconciler_plan_seconds', 'Planning of changed units, once per pass.')
+  const applySeconds = metrics.timings('weft_reconciler_apply_seconds', 'Writing to the kernel, of passes that do.')
   let passes = 0
   let operations = 0
   let lastPassMs = 0
@@ -126,9 +153,10 @@ export const openReconciler = ({
     if (event.kind === 'lost') suspectNs.add(event.ns)
     else
       for (const { key, object } of event.observations) {
+        const desired = wanted.get(key)
+        if (!desired && object && isSetting(object)) continue // the namespace has many
         if (object) observed.set(key, object)
         else observed.delete(key)
-        const desired = wanted.get(key)
         if (desired && object ? sameObject(desired, object) : desired === object) suspects.delete(key)
         else suspects.add(key)
       }
@@ -151,9 +179,12 @@ export const openReconciler = ({
       const result = plan(unit, inputs)
       if (result.wanted.length > 0) planned.set(key, unit)
       else planned.delete(key)
+      const since = untold.get(key)?.touched ?? new Set()
+      untold.set(key, { unit, touched: since })
       for (const touched of wanted.update(key, result)) {
         dirtyKeys.add(touched)
         touchedKeys.add(touched)
+        since.add(touched)
       }
     }
     dirtyUnits.clear()
@@ -163,13 +194,13 @@ export const openReconciler = ({
   /** Looks at a namespace anew; what differs from before becomes dirty. */
   const observe = async (ns: Ns): Promise<void> => {
     const hints: KernelObject[] = []
-    for (const key of wanted.keys()) {
+    for (const key of wanted.keys(ns)) {
       const object = wanted.get(key)
-      if ((object?.kind === 'sysctl' || object?.kind === 'nft-guest') && object.ns === ns) hints.push(object)
+      if (object && (isSetting(object) || object.kind === 'nft-guest')) hints.push(object)
     }
     const found = new Map((await kernel.observe(ns, hints)).map(object => [keyOf(object), object]))
-    for (const [key, object] of observed)
-      if (nsOf(object) === ns && !found.has(key)) {
+    for (const key of observed.keys(ns))
+      if (!found.has(key)) {
         observed.delete(key)
         dirtyKeys.add(key)
       }
@@ -177,10 +208,7 @@ export const openReconciler = ({
       observed.set(key, object)
       dirtyKeys.add(key)
     }
-    for (const key of wanted.keys()) {
-      const object = wanted.get(key)
-      if (object && nsOf(object) === ns && !found.has(key)) dirtyKeys.add(key)
-    }
+    for (const key of wanted.keys(ns)) if (!found.has(key)) dirtyKeys.add(key)
   }
 
   const difference = (): Operation[] => {
@@ -197,8 +225,8 @@ export const openReconciler = ({
       } else if (desired && actual && !sameObject(desired, actual)) {
         todo.push({ kind: 'replace', object: desired, old: actual })
       } else if (!desired && actual) {
-        // what is inside a namespace goes with it; a sysctl stays as it is, and may go with its link
-        if (actual.kind !== 'sysctl' && (actual.kind === 'netns' || !gone(nsOf(actual))))
+        // what is inside a namespace goes with it; a setting stays as it is, and may go with its link
+        if (!isSetting(actual) && (actual.kind === 'netns' || !gone(nsOf(actual))))
           todo.push({ kind: 'remove', object: actual })
         else observed.delete(key)
       }
@@ -227,10 +255,23 @@ export const openReconciler = ({
     }
   }
 
+  const tellReached = (): void => {
+    const isFailing = (key: ObjectKey): boolean => failing.has(key)
+    const units: Unit[] = []
+    for (const [key, { unit, touched }] of untold) {
+      const waits = failing.size > 0 && ([...touched].some(isFailing) || wanted.keysOf(key).some(isFailing))
+      if (!waits || !told) units.push(unit)
+      if (!waits) untold.delete(key)
+    }
+    told = true
+    if (units.length > 0) onReached?.(units)
+  }
+
   const pass = async (): Promise<void> => {
     const from = clock.monotonic()
     const revision = mirror.snapshot.revision
     const replanned = replan()
+    planSeconds.observe({}, (clock.monotonic() - from) / 1000)
     for (const ns of [...dirtyNs]) {
       dirtyNs.delete(ns)
       await observe(ns)
@@ -240,14 +281,16 @@ export const openReconciler = ({
     // neither a new plan nor a second attempt: others' doing
     if (started) count(todo.filter(({ object }) => !replanned.has(keyOf(object)) && !failedBefore.has(keyOf(object))))
     for (const { kind, object } of todo) log.debug({ kind, object: format(object) }, 'operation')
+    const applyFrom = clock.monotonic()
     const results = todo.length === 0 ? [] : await kernel.apply(todo)
+    if (todo.length > 0) applySeconds.observe({}, (clock.monotonic() - applyFrom) / 1000)
     let failed = 0
     for (const { operation, error } of results) {
       const key = keyOf(operation.object)
       if (error) {
         failed++
         const since = failedBefore.get(key)?.since ?? new Date(clock.now()).toISOString()
-        failing.set(key, { error: describe(error), since })
+        failing.set(key, { error: describe(error), since, ...finalOf(error) })
         dirtyKeys.add(key)
       } else {
         failing.delete(key)
@@ -275,9 +318,12 @@ export const openReconciler = ({
     } else {
       retry.reset()
       reached = revision
-      onReached?.()
     }
-    for (const waiter of waiters) if (waiter.check()) waiter.resolve()
+    tellReached()
+    for (const waiter of waiters) {
+      if (waiter.check()) waiter.resolve()
+      else waiter.giveUp()
+    }
   }
 
   const loop = async (): Promise<void> => {
@@ -316,9 +362,9 @@ export const openReconciler = ({
     const key = unitKey(unit)
     dirtyUnits.set(key, unit)
     schedule()
-    // a port may lead nowhere from here: another service has it
-    const check = (): boolean =>
-      !dirtyUnits.has(key) && (planned.has(key) || unit.kind === 'port') && missing(key).length === 0
+    // a port may lead nowhere from here: another service has it; a service may have no virtual address yet
+    const optional = unit.kind === 'port' || unit.kind === 'vip'
+    const check = (): boolean => !dirtyUnits.has(key) && (planned.has(key) || optional) && missing(key).length === 0
     return new Promise((resolve, reject) => {
       const waiter = {
         check,
@@ -327,14 +373,23 @@ export const openReconciler = ({
           signal.removeEventListener('abort', onAbort)
           resolve()
         },
+        giveUp: () => {
+          if (failing.size === 0) return
+          const final = missing(key).flatMap(object => failing.get(keyOf(object))?.final ?? [])[0]
+          if (final) refuse(final)
+        },
+      }
+      const refuse = (why: Error): void => {
+        waiters.delete(waiter)
+        signal.removeEventListener('abort', onAbort)
+        reject(why)
       }
       const onAbort = (): void => {
-        waiters.delete(waiter)
         const first = missing(key)[0]
         const why = first
           ? `${format(first)} is missing${failing.has(keyOf(first)) ? `: ${failing.get(keyOf(first))?.error}` : ''}`
           : 'its record has not arrived here'
-        reject(new WeftError('NOT_REACHED', `${what} is not in the kernel yet: ${why}`))
+        refuse(new WeftError('NOT_REACHED', `${what} is not in the kernel yet: ${why}`))
       }
       if (signal.aborted) return onAbort()
       signal.addEventListener('abort', onAbort, { once: true })

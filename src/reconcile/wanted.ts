@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The plan of every unit, and who wants which kernel object. A key that two units want belongs to both until the older
 // is gone: the higher rank wins, then the newer record.
-import type { KernelObject, ObjectKey } from '../kernel/objects.ts'
-import { keyOf } from '../kernel/objects.ts'
+import { type KernelObject, keyOf, type Ns, type ObjectKey } from '../kernel/objects.ts'
 import type { Planned, UnitKey } from '../plan/unit.ts'
+import { objectTable } from './object-table.ts'
 
 interface Claim {
   readonly unit: UnitKey
@@ -16,8 +16,8 @@ export interface WantedObjects {
   /** Puts a unit's plan in the place of its last one; gives the keys whose object may have changed. */
   update(unit: UnitKey, planned: Planned): Iterable<ObjectKey>
   get(key: ObjectKey): KernelObject | undefined
-  keys(): Iterable<ObjectKey>
-  units(): Iterable<UnitKey>
+  /** Of one namespace, or all. */
+  keys(ns?: Ns): readonly ObjectKey[]
   keysOf(unit: UnitKey): readonly ObjectKey[]
   readonly size: number
 }
@@ -28,7 +28,7 @@ const beats = (a: Claim, b: Claim): boolean =>
 export const wantedObjects = (): WantedObjects => {
   const keysByUnit = new Map<UnitKey, readonly ObjectKey[]>()
   /** Nearly every key has one claim: kept bare, an array only where units disagree. */
-  const claims = new Map<ObjectKey, Claim | readonly Claim[]>()
+  const claims = objectTable<Claim | readonly Claim[]>()
   const list = (key: ObjectKey): readonly Claim[] => {
     const held = claims.get(key)
     return held === undefined ? [] : Array.isArray(held) ? held : [held as Claim]
@@ -59,8 +59,7 @@ export const wantedObjects = (): WantedObjects => {
     get: key =>
       list(key).reduce<Claim | undefined>((best, next) => (best && !beats(next, best) ? best : next), undefined)
         ?.object,
-    keys: () => claims.keys(),
-    units: () => keysByUnit.keys(),
+    keys: ns => claims.keys(ns),
     keysOf: unit => keysByUnit.get(unit) ?? [],
     get size() {
       return claims.size

@@ -2,11 +2,15 @@
 // A snapshot made by hand: what planners and the resolver read, without a store.
 import type { Cluster } from '../../src/model/cluster.ts'
 import type { Endpoint } from '../../src/model/endpoint.ts'
+import type { FloatingClaim } from '../../src/model/floating.ts'
 import type { Network } from '../../src/model/network.ts'
 import type { Node } from '../../src/model/node.ts'
 import type { PortClaim } from '../../src/model/port.ts'
+import { sharedService, type Vip } from '../../src/model/service.ts'
+import type { ServiceOptions } from '../../src/model/service-options.ts'
 import type { Snapshot, Versioned } from '../../src/model/snapshot.ts'
 import type { Host } from '../../src/plan/host.ts'
+import type { ChangedKey, Mirror } from '../../src/store/mirror.ts'
 
 export interface TestCluster extends Snapshot {
   revision: bigint
@@ -15,7 +19,10 @@ export interface TestCluster extends Snapshot {
   putEndpoint(endpoint: Partial<Endpoint> & { id: string; network: string; node: string }): void
   /** 'tcp/8080' */
   putPort(key: string, claim: PortClaim): void
+  putService(options: ServiceOptions): void
   dropPort(key: string): void
+  putVip(network: string, service: string, ...addresses: string[]): void
+  dropVip(network: string, service: string): void
   dropNode(name: string): void
   dropNetwork(id: string): void
   dropEndpoint(network: string, id: string): void
@@ -34,6 +41,9 @@ export const testCluster = (): TestCluster => {
   const networks = new Map<string, Versioned<Network>>()
   const endpoints = new Map<string, Map<string, Versioned<Endpoint>>>()
   const ports = new Map<string, Versioned<PortClaim>>()
+  const services = new Map<string, Map<string, Versioned<ServiceOptions>>>()
+  const floating = new Map<string, Versioned<FloatingClaim>>()
+  const vips = new Map<string, Map<string, Versioned<Vip>>>()
   const self: TestCluster = {
     revision: 1n,
     cluster: { record: cluster, revision: 1n },
@@ -43,9 +53,16 @@ export const testCluster = (): TestCluster => {
     names: new Map(),
     pools: new Map(),
     ports,
+    floating,
+    services: network => services.get(network) ?? new Map(),
     endpoints: network => endpoints.get(network) ?? new Map(),
     addresses: () => new Map(),
     macs: () => new Map(),
+    vips: network => vips.get(network) ?? new Map(),
+    members: (network, service) =>
+      new Set(
+        [...self.endpoints(network)].flatMap(([id, { record }]) => (sharedService(record) === service ? [id] : [])),
+      ),
     putNode(node) {
       const number = nodes.get(node.name)?.record.number ?? nodes.size + 1
       const record: Node = {
@@ -99,6 +116,15 @@ export const testCluster = (): TestCluster => {
       table.set(endpoint.id, { record, revision: ++self.revision })
     },
     putPort: (key, record) => void ports.set(key, { record, revision: ++self.revision }),
+    putService(record) {
+      const table = services.get(record.network) ?? new Map<string, Versioned<ServiceOptions>>()
+      services.set(record.network, table.set(record.service, { record, revision: ++self.revision }))
+    },
+    putVip(network, service, ...addresses) {
+      const table = vips.get(network) ?? new Map<string, Versioned<Vip>>()
+      vips.set(network, table.set(service, { record: { addresses }, revision: ++self.revision }))
+    },
+    dropVip: (network, service) => void vips.get(network)?.delete(service),
     dropPort: key => void ports.delete(key),
     dropNode: name => void nodes.delete(name),
     dropNetwork: id => void networks.delete(id),
@@ -107,16 +133,38 @@ export const testCluster = (): TestCluster => {
   return self
 }
 
+/** A mirror of it, always ready; `tell` says which records have changed. */
+export const testMirror = (snapshot: Snapshot): { mirror: Mirror; tell(changed: readonly ChangedKey[]): void } => {
+  let listener: (changed: readonly ChangedKey[] | 'all') => void = () => {}
+  const mirror: Mirror = {
+    snapshot,
+    status: { available: true, error: undefined, damaged: new Map(), records: 0 },
+    ready: async () => {},
+    subscribe(to) {
+      listener = to
+      return () => {}
+    },
+    onAvailability: () => () => {},
+    show: () => {},
+    reached: async () => {},
+    async close() {},
+  }
+  return { mirror, tell: changed => listener(changed) }
+}
+
 export const testHost = (bound: ReadonlyMap<string, { slot: number }>, more: Partial<Host> = {}): Host => ({
   node: 'a',
   underlay: { dev: 'eth0', mtu: 1500 },
   bound,
   departed: () => false,
   holds: () => true,
+  balancer: 'nft',
+  silent: () => false,
+  dead: () => false,
   closed4: true,
   closed6: true,
   acceptsRa: false,
-  resolver: '169.254.77.53',
+  resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   dockerUser: [],
   ...more,
 })

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { format, type KernelObject, keyOf } from '../../src/kernel/objects.ts'
 import { settled } from '../../src/model/port.ts'
+import { optionsKeyOf } from '../../src/model/service-options.ts'
 import { allUnits, type Unit, unitKey, unitsOfChange, unitsOfNetwork } from '../../src/plan/unit.ts'
 import { plan } from '../../src/reconcile/plan.ts'
 import { wantedObjects } from '../../src/reconcile/wanted.ts'
@@ -73,6 +74,26 @@ t.test('an internal network has no way out', async t => {
   t.ok(keys.includes('address weft-m1048576 gw0 169.254.77.53/32'), 'but names are answered')
 })
 
+t.test('names are answered at one address of each family of the network, in H of both', async t => {
+  const { snapshot, bound } = small()
+  const resolvers = (unit: Unit): string[] =>
+    objectsOf(unit, snapshot, bound)
+      .map(format)
+      .filter(line => /(169\.254\.77\.53|:ffff::53)( lladdr|\/)/.test(line))
+  const network: Unit = { kind: 'network', network: 'n1' }
+  const inM = (address: string) => `weft-m1048576: address ${address} dev gw0`
+  const inN = (address: string) => `weft-n1048576: neigh ${address} lladdr 02:7e:00:00:00:01 dev br0 permanent`
+  const four = [inN('169.254.77.53'), inM('169.254.77.53/32')]
+  const six = [inN('fd69:7765:6674:ffff::53'), inM('fd69:7765:6674:ffff::53/128')]
+  t.same(resolvers(network).sort(), [...four, ...six].sort())
+  snapshot.putNetwork({ id: 'n1', pools: [{ prefix: 'fd00:80::/64' }], internal: true })
+  t.same(resolvers(network).sort(), six.sort())
+  snapshot.putNetwork({ id: 'n1', pools: [{ prefix: '10.80.0.0/24', gateway: '10.80.0.1' }] })
+  t.same(resolvers(network).sort(), four.sort())
+  const onHost = ['169.254.77.53/32', 'fd69:7765:6674:ffff::53/128'].map(text => `H: address ${text} dev weftdns`)
+  t.same(resolvers({ kind: 'host' }), onHost)
+})
+
 t.test('names of interfaces fit the kernel', async t => {
   const { snapshot, bound } = small()
   snapshot.putEndpoint({ id: 'f'.repeat(64), network: 'n1', node: 'a' })
@@ -86,7 +107,8 @@ t.test('names of interfaces fit the kernel', async t => {
 type Step =
   | { kind: 'node'; name: string; vtep: number; fenced: boolean }
   | { kind: 'network'; id: string; internal: boolean }
-  | { kind: 'endpoint'; network: string; id: string; node: string; gateway: boolean; service: string }
+  | { kind: 'endpoint'; network: string; id: string; node: string; gateway: boolean; service: string; drained: boolean }
+  | { kind: 'vip'; network: string; service: string; on: boolean }
   | { kind: 'drop endpoint'; network: string; id: string }
   | { kind: 'drop network'; id: string }
   | { kind: 'bind'; id: string; on: boolean }
@@ -108,16 +130,52 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     id: ids,
     node: nodes,
     gateway: fc.boolean(),
-    service: fc.constantFrom('x', 'y'),
+    service: fc.constantFrom('label x', 'label y', 'container z'),
+    drained: fc.boolean(),
+  }),
+  fc.record({
+    kind: fc.constant('vip' as const),
+    network: networkIds,
+    service: fc.constantFrom('label x', 'label y'),
+    on: fc.boolean(),
   }),
   fc.record({ kind: fc.constant('drop endpoint' as const), network: networkIds, id: ids }),
   fc.record({ kind: fc.constant('drop network' as const), id: networkIds }),
   fc.record({ kind: fc.constant('bind' as const), id: networkIds, on: fc.boolean() }),
 )
 
+t.test('what is said of a service touches its ports, whatever made it one, and no others', async t => {
+  const { snapshot, bound } = small()
+  const claim = (service: string, network = 'n1') => ({ cluster: { network, service, holders: [] }, local: [] })
+  snapshot.putPort('tcp/1', claim('label web'))
+  snapshot.putPort('udp/2', claim('container web'))
+  snapshot.putPort('tcp/3', claim('compose shop web'))
+  snapshot.putPort('tcp/4', claim('label web', 'n2'))
+  const units = (network: string, title: string): string[] => {
+    const touched = unitsOfChange(['services', network, optionsKeyOf(title)], snapshot, testHost(bound))
+    return touched === 'all' ? ['all'] : [...touched].map(unitKey)
+  }
+  t.same(units('n1', 'web'), ['port tcp 1', 'port udp 2'])
+  t.same(units('n1', 'shop/web'), ['port tcp 3'])
+  t.same(units('n2', 'web'), [], 'a network that is not here')
+})
+
+/** Most sequences begin with a cluster that has something to change. */
+const begun: readonly Step[] = [
+  ...['a', 'b', 'c'].map((name, i): Step => ({ kind: 'node', name, vtep: i + 1, fenced: false })),
+  ...['n1', 'n2'].flatMap((id): Step[] => [
+    { kind: 'network', id, internal: false },
+    { kind: 'bind', id, on: true },
+    { kind: 'vip', network: id, service: 'label x', on: true },
+  ]),
+]
+const sequence = fc
+  .tuple(fc.array(step, { maxLength: 60, size: 'max' }), fc.constantFrom([], begun, begun))
+  .map(([steps, before]) => [...before, ...steps])
+
 t.test('any sequence of changes planned by units is the final snapshot planned at once', async () => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 40 }), steps => {
+    fc.property(sequence, steps => {
       const snapshot = testCluster()
       const bound = new Map<string, { slot: number }>()
       const wanted = wantedObjects()
@@ -156,8 +214,20 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
           })
         change(['ports', 'tcp', '8080'])
       }
+      /** As the mirror tells it: the service that the endpoint has left. */
+      const leaves = (network: string, id: string, work: () => void): void => {
+        const of = (): string | undefined => snapshot.endpoints(network).get(id)?.record.service
+        const before = of()
+        work()
+        if (before !== undefined && before !== of()) change(['members', network, before])
+      }
       for (const one of steps) {
         switch (one.kind) {
+          case 'vip':
+            if (one.on) snapshot.putVip(one.network, one.service, one.service === 'label x' ? '10.0.1.1' : '10.0.1.2')
+            else snapshot.dropVip(one.network, one.service)
+            change(['vips', one.network, one.service])
+            break
           case 'node':
             snapshot.putNode({ name: one.name, vtep: `192.0.2.${one.vtep}`, ...(one.fenced ? { fenced: 'x' } : {}) })
             change(['nodes', one.name])
@@ -167,16 +237,20 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
             change(['networks', one.id])
             break
           case 'endpoint':
-            snapshot.putEndpoint({
-              ...one,
-              addresses: [`10.0.0.${one.id.slice(1)}`],
-              ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
+            leaves(one.network, one.id, () => {
+              const { drained, ...record } = one
+              snapshot.putEndpoint({
+                ...record,
+                addresses: [`10.0.0.${one.id.slice(1)}`],
+                ports: [{ proto: 'tcp', port: 80, hostPort: 8080 }],
+                ...(drained ? { drained } : {}),
+              })
             })
             claim(one.network, one.id, true)
             change(['endpoints', one.network, one.id])
             break
           case 'drop endpoint':
-            snapshot.dropEndpoint(one.network, one.id)
+            leaves(one.network, one.id, () => snapshot.dropEndpoint(one.network, one.id))
             claim(one.network, one.id, false)
             change(['endpoints', one.network, one.id])
             break
@@ -200,6 +274,6 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
       const byUnits = [...wanted.keys()].map(key => format(wanted.get(key)!)).sort()
       return JSON.stringify(byUnits) === JSON.stringify(all(snapshot, bound))
     }),
-    { numRuns: 300 },
+    { numRuns: 400 },
   )
 })

@@ -1,33 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 import t from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
+import { WeftError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openMemoryKernel } from '../../src/kernel/memory.ts'
 import { format, keyOf, sameObject } from '../../src/kernel/objects.ts'
-import { allUnits } from '../../src/plan/unit.ts'
+import { allUnits, unitKey } from '../../src/plan/unit.ts'
 import { plan } from '../../src/reconcile/plan.ts'
 import { openReconciler, type Reconciler } from '../../src/reconcile/reconciler.ts'
-import type { ChangedKey, Mirror } from '../../src/store/mirror.ts'
-import { type TestCluster, testCluster, testHost } from '../overlay/cluster.ts'
+import type { ChangedKey } from '../../src/store/mirror.ts'
+import { type TestCluster, testCluster, testHost, testMirror } from '../overlay/cluster.ts'
 
 const setting = (kernel = openMemoryKernel()) => {
   const snapshot = testCluster()
   const bound = new Map([['n1', { slot: 0 }]])
-  let listener: (changed: readonly ChangedKey[] | 'all') => void = () => {}
-  const mirror: Mirror = {
-    snapshot,
-    status: { available: true, error: undefined, damaged: new Map(), records: 0 },
-    ready: async () => {},
-    subscribe(to) {
-      listener = to
-      return () => {}
-    },
-    onAvailability: () => () => {},
-    reached: async () => {},
-    async close() {},
-  }
-  const reconciler = openReconciler({ mirror, kernel, host: () => testHost(bound), clock: systemClock, log: silentLog })
-  return { kernel, snapshot, bound, reconciler, tell: (...keys: ChangedKey[]) => listener(keys) }
+  const { mirror, tell } = testMirror(snapshot)
+  const told: string[] = []
+  const reconciler = openReconciler({
+    ...{ mirror, kernel, host: () => testHost(bound), clock: systemClock, log: silentLog },
+    reached: units => void told.push(...[...units].map(unitKey)),
+  })
+  return { kernel, snapshot, bound, reconciler, told, tell: (...keys: ChangedKey[]) => tell(keys) }
 }
 
 /** Every wanted object is in the kernel, and nothing else of ours. */
@@ -152,6 +145,47 @@ t.test('any operation may fail, it still converges', async t => {
   s.kernel.failWhen(undefined)
   s.bound.clear()
   s.reconciler.hostChanged()
+  await s.reconciler.close()
+})
+
+t.test('what cannot be made holds up nobody else', async t => {
+  const s = setting()
+  populate(s.snapshot)
+  const until = async (what: () => boolean): Promise<boolean> => {
+    for (let i = 0; i < 400 && !what(); i++) await new Promise(resolve => setTimeout(resolve, 5))
+    return what()
+  }
+  await s.reconciler.start()
+  t.ok(s.told.includes('endpoint n1 r1') && s.told.includes('network n1'), 'the first time all are told')
+  const [badMac, wellMac] = ['02:77:0a:50:00:aa', '02:77:0a:50:00:bb']
+  s.kernel.failWhen(({ object }) => JSON.stringify(object).includes(badMac))
+  s.told.splice(0)
+  s.snapshot.putEndpoint({ id: 'bad', network: 'n1', node: 'b', mac: badMac })
+  s.tell(['endpoints', 'n1', 'bad'])
+  t.ok(await until(() => s.reconciler.status().failing.length > 0))
+  s.snapshot.putEndpoint({ id: 'well', network: 'n1', node: 'b', mac: wellMac })
+  s.tell(['endpoints', 'n1', 'well'])
+  t.ok(await until(() => s.told.includes('endpoint n1 well')))
+  t.notOk(s.told.includes('endpoint n1 bad'))
+  t.ok(s.reconciler.status().failing.length > 0)
+  s.kernel.failWhen(undefined)
+  t.ok(await until(() => s.told.includes('endpoint n1 bad')))
+  t.equal(s.told.filter(key => key === 'endpoint n1 well').length, 1, 'once')
+  await s.reconciler.close()
+})
+
+t.test('who waits for what this kernel cannot make is told so at once', async t => {
+  const s = setting()
+  populate(s.snapshot)
+  await s.reconciler.start()
+  s.snapshot.putEndpoint({ id: 'local0000000', network: 'n1', node: 'a' })
+  const full = new WeftError('FULL', 'no port is left: start containers elsewhere')
+  s.kernel.failWhen(({ object }) => object.kind === 'veth' && full)
+  const attach = (): Promise<void> => s.reconciler.attach('n1', 'local0000000', AbortSignal.timeout(60_000))
+  await t.rejects(attach(), { code: 'FULL', message: /^no port is left/ })
+  await t.rejects(attach(), { code: 'FULL' }, 'again')
+  s.kernel.failWhen(undefined)
+  await attach()
   await s.reconciler.close()
 })
 
