@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // weftd: reads its flags, builds itself, runs until a signal. The data path stays as it is when it ends.
-import { describe, errorTable, WeftError } from './base/errors.ts'
+import { daemonExitOf, describe } from './base/errors.ts'
 import { openLog } from './base/log.ts'
 import { startDaemon } from './daemon/build.ts'
 import { BadUsage, type Config, NothingToDo, parseConfig } from './daemon/config.ts'
@@ -39,6 +39,6 @@ run().then(
   code => process.exit(code),
   error => {
     process.stderr.write(`weftd: ${describe(error)}\n`)
-    process.exit(error instanceof WeftError && errorTable[error.code].exit === 2 ? 2 : 1)
+    process.exit(daemonExitOf(error))
   },
 )

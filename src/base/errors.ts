@@ -87,6 +87,10 @@ export class NotSupportedError extends WeftError {
   }
 }
 
+/** Exit code of weftd: 2 where its flags, or what they name, are wrong. */
+export const daemonExitOf = (error: unknown): number =>
+  error instanceof WeftError && errorTable[error.code].exit === 2 ? 2 : 1
+
 /** Code of anything thrown; foreign errors are INTERNAL. */
 export const codeOf = (error: unknown): ErrorCode => (error instanceof WeftError ? error.code : 'INTERNAL')
 

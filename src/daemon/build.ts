@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
 import { type Clock, sleep, systemClock } from '../base/clock.ts'
-import { codeOf, describe, WeftError } from '../base/errors.ts'
-import { readState, writeDurably } from '../base/file.ts'
+import { codeOf, daemonExitOf, describe, WeftError } from '../base/errors.ts'
+import { settleHeap } from '../base/heap.ts'
 import { type Lifecycle, openLifecycle } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { version } from '../base/version.ts'
@@ -20,12 +20,16 @@ import { openEndpoints } from '../control/endpoints.ts'
 import { openNetworks } from '../control/networks.ts'
 import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
+import { openReserve } from '../control/reserve.ts'
+import { openServices } from '../control/services.ts'
 import { openSilence } from '../control/silence.ts'
+import { openSpares } from '../control/spares.ts'
 import { openSweeper } from '../control/sweeper.ts'
 import { openDirectory, throughHost } from '../dns/directory.ts'
+import { openForward } from '../dns/forward.ts'
 import { openResolver } from '../dns/resolver.ts'
-import { type DnsServer, type NamespaceSockets, openDnsServer } from '../dns/server.ts'
-import { openEngine } from '../docker/engine.ts'
+import { type DnsServer, type NamespaceSockets, openDnsServer, type Place } from '../dns/server.ts'
+import { keepsQueries, openEngine } from '../docker/engine.ts'
 import { openIdentity } from '../docker/identity.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
 import { networkDriver } from '../docker/network-driver.ts'
@@ -34,38 +38,42 @@ import { openSandboxes } from '../docker/sandboxes.ts'
 import { openPluginServer } from '../docker/server.ts'
 import { openStarts } from '../docker/starts.ts'
 import { openWorkloads, type Workloads } from '../docker/workloads.ts'
-import { acceptsConnection } from '../health/accepts.ts'
-import { openReadiness } from '../health/readiness.ts'
-import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import { startPeerThread } from '../health/peer-thread.ts'
+import { openPeers } from '../health/peers.ts'
+import { bootId, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import type { BalanceCount } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
+import { measuredKernel } from '../kernel/measured.ts'
 import { pathOf } from '../kernel/namespaces.ts'
+import { engines } from '../mesh/balancer.ts'
 import { openFlows } from '../mesh/flows.ts'
 import { openPortHolder } from '../mesh/holder.ts'
 import { portsHere } from '../mesh/plan.ts'
-import { familyOf } from '../model/address.ts'
-import { type EndpointId, type NetworkId, newId } from '../model/ids.ts'
+import { familyOf, linkLocalOf, single } from '../model/address.ts'
+import type { EndpointId, NetworkId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
+import { resolversOf } from '../overlay/switch-plan.ts'
 import type { Host } from '../plan/host.ts'
 import { slots } from '../plan/links.ts'
+import { nodeMac } from '../plan/macs.ts'
 import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../plan/names.ts'
 import { unitsOfEndpoint } from '../plan/unit.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { keys } from '../store/keys.ts'
-import { openMirror } from '../store/mirror.ts'
+import { type ChangedKey, openMirror } from '../store/mirror.ts'
+import { chooseBalancer } from './balancer.ts'
 import type { Config } from './config.ts'
+import { openFloatingHere } from './floating.ts'
+import { type Health, startHealth } from './health.ts'
+import { readIdentity } from './identity.ts'
 import { lockDataDir } from './lock.ts'
+import { startMetrics } from './metrics.ts'
+import { measureMesh } from './metrics-mesh.ts'
+import { measureState } from './metrics-state.ts'
 import { loadModules } from './modules.ts'
 import { openStore } from './open-store.ts'
-import { dialSocket, holdSocket } from './sockets.ts'
-
-/** Kept on disk beside the store: who this host is. */
-interface Identity {
-  readonly instance: string
-  /** Did the host forward IPv6 before weft switched it on, in this boot? */
-  readonly boot: string
-  readonly closed6: boolean
-}
+import { holdSocket } from './sockets.ts'
 
 export const startDaemon = async (config: Config, log: Log): Promise<Lifecycle> => {
   const clock = systemClock
@@ -84,6 +92,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   parts.add('lock', await lockDataDir(config.dataDir))
   await loadModules(log)
   await probeKernel()
+  const balancer = await chooseBalancer(config.balancer)
   const choice = {
     ...(config.vtep === undefined ? {} : { vtep: config.vtep }),
     ...(config.underlayDev === undefined ? {} : { dev: config.underlayDev }),
@@ -92,9 +101,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const boot = await bootId()
   const identity = await readIdentity(join(config.dataDir, 'identity.json'), boot, facts)
 
-  const store = parts.add('store', await openStore(config, log, clock))
+  const metrics = await startMetrics(config.metrics, log, parts)
+  const store = parts.add('store', await openStore(config, log, clock, metrics))
   const mirror = parts.add('mirror', openMirror(store, log, config.node))
-  const kernel = parts.add('kernel', openLinuxKernel(log))
+  const kernel = parts.add('kernel', measuredKernel(openLinuxKernel(log), metrics))
   const context: Context = { store, mirror, node: config.node, boot, clock, log }
 
   let onBound = (): void => {}
@@ -123,15 +133,31 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     bound: bindings.bound,
     departed: endpoint => departures.has(endpoint),
     holds: (proto, port, address) => holder.holds(proto, port, address),
+    balancer,
+    silent: (network, node) => peers.silent(network, node),
+    dead: (network, node) => peers.dead(network, node),
     closed4: !facts.forwards4,
     closed6: identity.closed6,
     acceptsRa: facts.acceptsRa,
-    resolver: config.resolver,
+    resolvers: config.resolvers,
     dockerUser: facts.dockerUser,
   })
   const reconciler = parts.add(
     'reconciler',
-    openReconciler({ mirror, kernel, host, clock, log, reached: () => flows.look() }),
+    openReconciler({ mirror, kernel, host, clock, log, metrics, reached: units => flows.look(units) }),
+  )
+  const peers = parts.add(
+    'peers',
+    openPeers({
+      snapshot: mirror.snapshot,
+      host: () => ({ node: config.node, bound: bindings.bound }),
+      addressOf: node => linkLocalOf(nodeMac(node)),
+      pathOf: ns => pathOf(ns)!,
+      start: startPeerThread,
+      changed: leads => reconciler.touch(leads),
+      clock,
+      log,
+    }),
   )
   const flows = openFlows({
     snapshot: mirror.snapshot,
@@ -140,9 +166,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     log,
   })
   const pools = openPools(context)
-  const addresses = openAddresses(context, bindings, pools)
+  const reserve = await openReserve(join(config.dataDir, 'reserve.json'), clock, mirror)
+  const addresses = openAddresses(context, bindings, pools, reserve)
   const networks = openNetworks(context, bindings, pools)
-  const endpoints = openEndpoints(context, bindings, addresses, departures, mapping => holder.hold(mapping))
+  const endpoints = openEndpoints(context, bindings, addresses, departures, port => holder.hold(port), reserve)
   const nodes = parts.add('nodes', openNodes(context))
   const engine = openEngine(config.docker, text => plugin.lastErrors.findLast(({ error }) => error === text)?.code)
   const identityOf = openIdentity(engine)
@@ -154,6 +181,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     vtep: facts.underlay.address,
     mtu: facts.underlay.mtu,
     routes: facts.routes,
+    addresses: facts.addresses,
     version,
   })
   /** The host has changed: routes, Docker's chains. Read again, tell the cluster and the planners. */
@@ -167,20 +195,23 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
 
   const dnsSockets: NamespaceSockets = {
     open: (ns, type, address, port) => netnsSocket(pathOf(ns), { type, address, port, reuseAddr: true }),
-    async identity(ns) {
+    async identity(ns, address) {
       // a socket bound before its address is there would answer from another: the kernel leaves the source open
-      const address = `address ${ns} ${ns === '' ? resolverLink : gatewayLink} ${config.resolver}/32`
-      if (!reconciler.has(address)) throw new WeftError('NOT_REACHED', `${address} is not there yet`)
+      const object = `address ${ns} ${ns === '' ? resolverLink : gatewayLink} ${single(address)}`
+      if (!reconciler.has(object)) throw new WeftError('NOT_REACHED', `${object} is not there yet`)
       return netnsInode(pathOf(ns))
     },
   }
-  const resolver = openResolver(openDirectory(mirror), () => facts.resolvers)
+  // resolv.conf may name ourselves
+  const upstreams = (): string[] => facts.resolvers.filter(address => !config.resolvers.includes(address))
+  const resolver = openResolver(openDirectory(mirror), openForward(upstreams))
   const plugin = parts.add(
     'plugin',
     await openPluginServer({
       path: config.pluginSocket,
       clock,
       log,
+      metrics,
       handlers: {
         ...networkDriver({
           networks,
@@ -190,8 +221,9 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           sandboxes: await openSandboxes(join(config.dataDir, 'sandboxes.json'), log),
           onDeleted: docker => replicas.deleted(docker),
           onCreated: () => replicas.poke(),
+          replicating: () => replicas.inFlight,
           containerEnd,
-          resolver: config.resolver,
+          resolvers: config.resolvers,
           startingService: (docker, ports) => {
             const name = mirror.snapshot.networks.get(bindings.byDocker(docker)?.network ?? '')?.record.name
             return starts.service([docker, ...(name === undefined ? [] : [name])], ports)
@@ -201,16 +233,27 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           pools,
           addresses,
           replicating: () => replicas.inFlight,
-          makeWay: name => replicas.makeWay(name),
+          makeWay: (pool, name) => replicas.makeWay(pool, name),
           forsake: (pool, signal) => networks.forsake(pool, signal),
         }),
       },
     }),
   )
-  log.info({ node: config.node, vtep: facts.underlay.address, version, pid: process.pid }, 'ready')
+  log.info({ node: config.node, vtep: facts.underlay.address, balancer, version, pid: process.pid }, 'ready')
 
+  const floating = parts.add('floating', openFloatingHere(context, identity.instance))
   let dns: DnsServer | undefined
+  let health: Health | undefined
   let workloads: Workloads | undefined
+  const counters = async (network: NetworkId): Promise<readonly BalanceCount[]> => {
+    const vni = mirror.snapshot.networks.get(network)?.record.vni
+    return vni === undefined ? [] : kernel.counters(gatewayNs(vni))
+  }
+  measureState(metrics, {
+    ...{ balancer, snapshot: mirror.snapshot, reconciler: () => reconciler.status(), store: () => mirror.status },
+    ...{ verdicts: () => peers.verdicts, now: () => clock.now(), unpublished: () => reserve.endpoints().length },
+  })
+  measureMesh(metrics, { snapshot: mirror.snapshot, silent: peers.silent, counters })
   parts.add(
     'api',
     await openApiServer(
@@ -219,9 +262,12 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         node: config.node,
         version,
         vtep: () => facts.underlay.address,
+        balancer,
+        schedulers: engines[balancer].schedulers,
         snapshot: mirror.snapshot,
         networks,
         nodes,
+        services: openServices(context, floating.askWire),
         bindings,
         reconciler: () => reconciler.status(),
         store: () => mirror.status,
@@ -235,13 +281,22 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         createNetwork: (request, signal) => replicas.create(request, signal),
         removeNetwork: (id, signal) => replicas.remove(id, signal),
         networkProblems: () => replicas.problems,
+        keepsQueries: () => {
+          const engineVersion = workloads?.engineVersion
+          return engineVersion !== undefined && keepsQueries(engineVersion) ? engineVersion : undefined
+        },
         dockerError: () => (workloads ? workloads.engineError : 'not asked yet'),
         lastErrors: () => plugin.lastErrors,
         dnsListening: () => dns?.listening ?? 0,
         dnsProblems: () => dns?.problems ?? new Map(),
         drain: endpoints.drain,
         portProblems: () => holder.refused,
+        counters,
+        probeFailures: () => health?.failures ?? new Map(),
+        silences: () => peers.silences,
         departures: () => departures.size,
+        reserve,
+        floatingProblems: () => floating.problems(),
       }),
       log,
     ),
@@ -261,21 +316,34 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       for (const { record } of mirror.snapshot.endpoints(network).values())
         if (record.node === config.node && record.boot !== boot) past.push([record.id, network])
     await departures.addAll(past)
+    // their addresses serve again, also while the store is away
+    for (const [id] of past) await reserve.drop(id)
   }
   const stop = new AbortController()
   parts.add('start', { close: () => stop.abort(new WeftError('CANCELLED', 'weftd is stopping')) })
   const startAll = async (): Promise<void> => {
     const late = Promise.withResolvers<void>()
-    const joined = joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal, late.resolve)
+    /** What etcd refuses now has to be seen by who starts us; while we run it may be put right. */
+    const onLate = (error: unknown): void => {
+      const { cause } = error as Error
+      if (codeOf(cause) === 'INVALID') late.reject(cause)
+      else late.resolve()
+    }
+    const joined = joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal, onLate)
     await Promise.race([joined, late.promise.then(() => knownHere(joined))])
+    floating.start()
     await buryThePast()
-    await holdPorts()
+    peers.look('all')
+    await Promise.all([holdPorts(), peers.settled()]) // who is dead stays out of the first plan
+    stop.signal.throwIfAborted()
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
     joined.then(() => {
       nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
       departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
-      parts.add('sweeper', openSweeper(context, pools))
+      parts.add('sweeper', openSweeper(context, pools, bindings))
+      // the embedded store is of this process: never away
+      if (config.store.kind === 'etcd') parts.add('spares', openSpares(context, bindings, reserve, departures))
       parts.add('silence', openSilence(context, nodes))
     }, fail)
     workloads = parts.add(
@@ -293,46 +361,35 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         },
       }),
     )
-    const readiness = parts.add(
-      'readiness',
-      openReadiness({
-        snapshot: mirror.snapshot,
-        node: config.node,
-        clock,
-        log,
-        ready: endpoints.ready,
-        accepts: (ns, address, port, signal) => acceptsConnection(() => dialSocket(ns, address), address, port, signal),
-      }),
-    )
-    const allEndpoints = function* (): Generator<readonly [NetworkId, string]> {
-      for (const network of mirror.snapshot.networks.keys())
-        for (const endpoint of mirror.snapshot.endpoints(network).keys()) yield [network, endpoint]
+    const started = startHealth(context, endpoints, parts)
+    health = started
+    const look = (changed: readonly ChangedKey[] | 'all'): void => {
+      started.look(changed)
+      peers.look(changed)
     }
-    readiness.look(allEndpoints())
+    look('all')
     replicas.poke()
-    dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, address: config.resolver, clock, log }))
-    const serve = (): void => dns?.serve(gatewaysHere(bindings, mirror.snapshot))
+    dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, clock, log }))
+    const serve = (): void => dns?.serve(answeredHere(bindings, mirror.snapshot, config.resolvers))
     onBound = () => {
       serve()
       void holdPorts()
+      peers.look('all')
     }
     mirror.subscribe(changed => {
-      readiness.look(
-        changed === 'all'
-          ? allEndpoints()
-          : changed.filter(key => key[0] === 'endpoints').map(key => [key[1]!, key[2]!] as const),
-      )
+      look(changed)
       if (changed === 'all' || changed.some(key => key[0] === 'networks')) serve()
       if (changed === 'all' || changed.some(key => key[0] === 'nodes')) rejoin()
       if (changed === 'all' || changed.some(key => key[0] === 'ports' || key[0] === 'networks')) void holdPorts()
     })
     rejoin()
     serve()
+    settleHeap()
   }
   const fail = (error: unknown): void => {
     if (stop.signal.aborted) return
     log.error({ err: describe(error) }, 'cannot start')
-    process.exitCode = 1
+    process.exitCode = daemonExitOf(error)
     process.kill(process.pid, 'SIGTERM')
   }
   /**
@@ -361,16 +418,16 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
 }
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
-const gatewaysHere = (bindings: Bindings, { networks }: Snapshot): ReadonlyMap<NetworkId, string> =>
-  new Map([
-    [throughHost, ''] as const,
-    ...[...bindings.bound.keys()].flatMap(id => {
-      const network = networks.get(id)?.record
-      return network ? [[id, gatewayNs(network.vni)] as const] : []
-    }),
-  ])
+const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: readonly string[]): readonly Place[] => [
+  ...resolvers.map(address => ({ network: throughHost, ns: '', address })),
+  ...[...bindings.bound.keys()].flatMap(id => {
+    const network = networks.get(id)?.record
+    if (!network) return []
+    return resolversOf(network, { resolvers }).map(address => ({ network: id, ns: gatewayNs(network.vni), address }))
+  }),
+]
 
-/** The store may come later than we do, or not be believed yet (`late` is called then); a refusal (name or VTEP alive elsewhere) ends the program. */
+/** The store may come later than we do, or not be believed yet (`late` is called then, with why); a refusal (name or VTEP alive elsewhere) ends the program. */
 const joinCluster = async (
   nodes: Nodes,
   config: Config,
@@ -378,7 +435,7 @@ const joinCluster = async (
   log: Log,
   clock: Clock,
   signal: AbortSignal,
-  late: () => void = () => {},
+  late: (error: unknown) => void = () => {},
 ): Promise<void> => {
   const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts.vtep) }
   for (let waits = 0; ; waits++) {
@@ -388,26 +445,9 @@ const joinCluster = async (
     } catch (error) {
       const wait = ['STORE_UNAVAILABLE', 'STORE_SUSPECT', 'TIMEOUT'].includes(codeOf(error))
       if (!wait || signal.aborted) throw error
-      late()
+      late(error)
       if (waits % 10 === 0) log.warn({ err: describe(error) }, 'waiting for the store')
       await sleep(clock, 1000, signal)
     }
   }
-}
-
-const readIdentity = async (path: string, boot: string, facts: HostFacts): Promise<Identity> => {
-  const known = await readState(
-    path,
-    'restore it, or remove it and reboot this host: it joins as a new one',
-    isIdentity,
-  )
-  if (known?.boot === boot) return known
-  const identity = { instance: known?.instance ?? newId(), boot, closed6: !facts.forwards6 }
-  await writeDurably(path, JSON.stringify(identity))
-  return identity
-}
-
-const isIdentity = (json: unknown): json is Identity => {
-  const { instance, boot, closed6 } = Object(json) as Record<keyof Identity, unknown>
-  return typeof instance === 'string' && typeof boot === 'string' && typeof closed6 === 'boolean'
 }

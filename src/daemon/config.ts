@@ -8,8 +8,10 @@ import { parse as parseYaml } from 'yaml'
 import { WeftError } from '../base/errors.ts'
 import { type LogLevel, logLevels } from '../base/log.ts'
 import { version } from '../base/version.ts'
-import { canonical, familyOf, formatPrefix, parsePrefix } from '../model/address.ts'
+import { canonical, familyOf, formatPrefix, parsePrefix, unusableForUs } from '../model/address.ts'
 import { defaultVxlanPort } from '../model/cluster.ts'
+import type { Balancer } from '../plan/host.ts'
+import { type MetricsAddress, parseMetricsAddress } from './metrics-server.ts'
 
 export interface Config {
   readonly store: { readonly kind: 'embedded' } | { readonly kind: 'etcd'; readonly endpoints: readonly string[] }
@@ -23,11 +25,20 @@ export interface Config {
   readonly docker: string
   readonly apiSocket: string
   readonly pools: readonly string[]
-  readonly resolver: string
+  /** One of each family. */
+  readonly resolvers: readonly string[]
   readonly vxlanPort: number
+  readonly balancer: 'auto' | Balancer
+  /** Absent: nobody is told. */
+  readonly metrics?: MetricsAddress
   readonly logLevel: LogLevel
   readonly purge: boolean
 }
+
+/** Outside of the link networks (plan/links). */
+const defaultResolvers = ['169.254.77.53', 'fd69:7765:6674:ffff::53']
+
+const balancers = ['auto', 'ipvs', 'nft'] as const
 
 const command = (): Command =>
   new Command('weftd')
@@ -50,8 +61,21 @@ const command = (): Command =>
       '--pools <cidrs>',
       'where automatic subnets are cut from, comma-separated; default 10.224.0.0/12 and a random ULA; first node of a cluster only',
     )
-    .option('--resolver <ipv4>', 'IPv4 address that answers DNS in every network', '169.254.77.53')
+    .option(
+      '--resolver <ips>',
+      'addresses that answer DNS in every network, one of each family, comma-separated; of a family that is not given the default',
+      defaultResolvers.join(','),
+    )
     .option('--vxlan-port <port>', 'UDP port of the overlay; first node of a cluster only', String(defaultVxlanPort))
+    .addOption(
+      new Option('--lb <balancer>', 'what balances published ports; auto: ipvs where the kernel has it')
+        .choices(balancers)
+        .default('auto'),
+    )
+    .option(
+      '--metrics <address>',
+      'answer Prometheus at /metrics (docs/metrics.md) on IP:PORT, :PORT (loopback only) or unix:///PATH; default: not at all',
+    )
     .addOption(new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'))
     .option('--config <file>', 'flags from a YAML file, same names without dashes in front')
     .option('--purge', 'remove everything of weft from this host and exit', false)
@@ -83,6 +107,7 @@ export const parseConfig = (argv: readonly string[]): Config => {
     text === undefined ? {} : ({ [key]: text } as Record<K, string>)
   const tls = tlsFiles(value('etcdCa'), value('etcdCert'), value('etcdKey'))
   const vtep = value('vtep')
+  const metrics = value('metrics')
   return {
     store: parseStore(value('store')!, tls !== undefined),
     ...(tls ? { etcdTls: tls } : {}),
@@ -98,9 +123,11 @@ export const parseConfig = (argv: readonly string[]): Config => {
       .split(',')
       .filter(text => text !== '')
       .map(text => formatPrefix(parsePrefix(text.trim(), '--pools'))),
-    resolver: parseResolver(value('resolver')!),
+    resolvers: parseResolvers(value('resolver')!),
     vxlanPort: parsePort('--vxlan-port', value('vxlanPort')!),
-    logLevel: parseLevel(value('logLevel')!),
+    balancer: oneOf('--lb', value('lb')!, balancers),
+    ...(metrics === undefined ? {} : { metrics: parseMetricsAddress(metrics) }),
+    logLevel: oneOf('--log-level', value('logLevel')!, logLevels),
     purge: value('purge') === 'true',
   }
 }
@@ -171,16 +198,27 @@ const parsePort = (flag: string, text: string): number => {
   return port
 }
 
-/** Docker gives every container an IPv4 route to it. */
-const parseResolver = (text: string): string => {
-  const address = canonical(text, '--resolver')
-  if (familyOf(address) !== 4) throw new WeftError('INVALID', `--resolver ${text}: an IPv4 address is wanted`)
-  return address
+/** Of a family that is not given, the default. */
+const parseResolvers = (text: string): readonly string[] => {
+  const given = text.split(',').map(part => canonical(part.trim(), '--resolver'))
+  for (const address of given) {
+    const reason = unusableForUs(address)
+    if (reason !== undefined)
+      throw new WeftError(
+        'INVALID',
+        `--resolver ${address} is in ${reason}: give one that containers can have a route to`,
+      )
+  }
+  return ([4, 6] as const).map(family => {
+    const own = given.filter(address => familyOf(address) === family)
+    if (own.length > 1) throw new WeftError('INVALID', `--resolver ${text}: give at most one address of each family`)
+    return own[0] ?? defaultResolvers.find(address => familyOf(address) === family)!
+  })
 }
 
 /** In a --config nobody has looked at it yet. */
-const parseLevel = (text: string): LogLevel => {
-  const level = logLevels.find(one => one === text)
-  if (level === undefined) throw new WeftError('INVALID', `--log-level ${text}: one of ${logLevels.join(', ')}`)
-  return level
+const oneOf = <T extends string>(flag: string, text: string, known: readonly T[]): T => {
+  const one = known.find(name => name === text)
+  if (one === undefined) throw new WeftError('INVALID', `${flag} ${text}: one of ${known.join(', ')}`)
+  return one
 }

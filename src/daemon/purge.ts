@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 import { describe } from '../base/errors.ts'
 import { silentLog } from '../base/log.ts'
+import { openHostAddresses } from '../kernel/host-addresses.ts'
 import { readDockerUser } from '../kernel/host-facts.ts'
 import type { Operation } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
@@ -11,24 +12,33 @@ import { guestRulesOf } from '../overlay/host-plan.ts'
 import { inOrder } from '../reconcile/order.ts'
 import { lockDataDir } from './lock.ts'
 
+const goesWithTable: ReadonlySet<string> = new Set(['nft-set', 'nft-timeout', 'nft-chain', 'nft-element'])
+
 /** What was removed, in the words of ip and nft. Throws when something could not be, TAKEN while weftd runs. */
 export const purge = async (dataDir: string): Promise<readonly string[]> => {
   const lock = existsSync(dataDir) ? await lockDataDir(dataDir) : undefined
   const kernel = openLinuxKernel(silentLog)
+  const addresses = openHostAddresses()
   try {
     const objects = await kernel.observe('', guestRulesOf(await readDockerUser()))
     const namespaces = (await kernel.namespaces()).filter(ns => ns !== '')
     const operations: Operation[] = [
       ...objects.map((object): Operation => ({ kind: 'remove', object })),
       ...namespaces.map((ns): Operation => ({ kind: 'remove', object: { kind: 'netns', ns } })),
-    ].filter(({ object }) => object.kind !== 'nft-set' && object.kind !== 'nft-chain' && object.kind !== 'nft-element')
+    ].filter(({ object }) => !goesWithTable.has(object.kind))
     const failed = (await kernel.apply(inOrder(operations))).filter(result => result.error)
     if (failed.length > 0)
       throw new Error(
         `${failed.length} objects stay: ${failed.map(({ operation, error }) => `${format(operation.object)}: ${describe(error)}`).join('; ')}`,
       )
-    return operations.map(({ object }) => format(object))
+    const floating = await addresses.ours()
+    for (const one of floating) await addresses.remove(one)
+    return [
+      ...operations.map(({ object }) => format(object)),
+      ...floating.map(({ dev, address }) => `H: address ${address} dev ${dev}`),
+    ]
   } finally {
+    await addresses.close()
     await kernel.close()
     await lock?.close()
   }

@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mirror's endpoints by name, by address and by container, kept up change by change: a query costs the same on a
-// network of ten containers and of ten thousand.
+// The mirror's endpoints by name, by address and by container, and services by name and virtual address, kept up change
+// by change: a query costs the same on a network of ten containers and of ten thousand.
 import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
+import { parseServiceKey, serviceLabel } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Mirror } from '../store/mirror.ts'
+
+/** A service with virtual addresses and at least one container. */
+export interface NamedService {
+  readonly network: NetworkId
+  /** As its user wrote it. */
+  readonly name: string
+  /** Its virtual addresses. */
+  readonly addresses: readonly string[]
+  readonly endpoints: readonly Endpoint[]
+}
 
 export interface Directory {
   readonly snapshot: Snapshot
@@ -12,6 +23,10 @@ export interface Directory {
   named(network: NetworkId, name: string): readonly Endpoint[]
   /** By canonical address. */
   at(network: NetworkId, address: string): Endpoint | undefined
+  /** Services of a network with virtual addresses, by name in lower case. */
+  services(network: NetworkId, name: string): readonly NamedService[]
+  /** By canonical virtual address. */
+  serviceAt(network: NetworkId, address: string): NamedService | undefined
   /** Networks whose names an asker sees: all of its container's, or the one it asked through. */
   networksOf(through: NetworkId, address: string): readonly NetworkId[]
 }
@@ -21,13 +36,18 @@ export const throughHost: NetworkId = ''
 
 export const lower = (text: string): string => text.toLowerCase()
 
-/** Every name an endpoint answers to inside its network, lower case. */
+/**
+ * Every name an endpoint answers to inside its network, lower case. The bare name of a service that the label made is
+ * not among them: it is the virtual address's (dns/records).
+ */
 export const namesOf = ({ workload }: Endpoint): readonly string[] => {
   if (!workload) return []
-  const { name, aliases, hostname, service, container } = workload
+  const { name, aliases, hostname, service, container, labels } = workload
+  const label = labels[serviceLabel]
   const names = [name, ...aliases, container.slice(0, 12)]
   if (hostname !== undefined && hostname !== '') names.push(hostname)
-  if (service !== undefined) names.push(service, `tasks.${service}`)
+  if (service !== undefined) names.push(`tasks.${service}`)
+  if (service !== undefined && service !== label) names.push(service)
   return [...new Set(names.map(lower))]
 }
 
@@ -49,6 +69,8 @@ export const openDirectory = (mirror: Pick<Mirror, 'snapshot' | 'subscribe'>): D
   const { snapshot } = mirror
   const entries = new Map<string, Map<EndpointId, Endpoint>>()
   const filed = new Map<EndpointId, readonly string[]>()
+  const services = new Map<string, Set<string>>() // name or virtual address → keys of services
+  const filedServices = new Map<string, readonly string[]>() // '<network> <service>'
 
   const take = (id: EndpointId): void => {
     for (const key of filed.get(id) ?? []) {
@@ -66,18 +88,48 @@ export const openDirectory = (mirror: Pick<Mirror, 'snapshot' | 'subscribe'>): D
     }
     filed.set(endpoint.id, keys)
   }
+  const fileService = (network: NetworkId, service: string): void => {
+    const title = `${network} ${service}`
+    for (const key of filedServices.get(title) ?? []) {
+      const at = services.get(key)
+      at?.delete(service)
+      if (at?.size === 0) services.delete(key)
+    }
+    filedServices.delete(title)
+    const record = snapshot.vips(network).get(service)?.record
+    if (!record) return
+    const keys = [
+      nameKey(network, lower(parseServiceKey(service).name)),
+      ...record.addresses.map(address => addressKey(network, address)),
+    ]
+    for (const key of keys) services.set(key, (services.get(key) ?? new Set()).add(service))
+    filedServices.set(title, keys)
+  }
+  const servicesAt = (network: NetworkId, key: string): NamedService[] =>
+    [...(services.get(key) ?? [])].flatMap(service => {
+      const table = snapshot.endpoints(network)
+      const endpoints = [...snapshot.members(network, service)].flatMap(id => table.get(id)?.record ?? [])
+      const addresses = snapshot.vips(network).get(service)?.record.addresses ?? []
+      return endpoints.length > 0 ? [{ network, name: parseServiceKey(service).name, addresses, endpoints }] : []
+    })
   const all = (): void => {
     entries.clear()
     filed.clear()
-    for (const network of snapshot.networks.keys())
+    services.clear()
+    filedServices.clear()
+    for (const network of snapshot.networks.keys()) {
       for (const { record } of snapshot.endpoints(network).values()) put(record)
+      for (const service of snapshot.vips(network).keys()) fileService(network, service)
+    }
   }
   const found = (key: string): Endpoint[] => [...(entries.get(key)?.values() ?? [])]
 
   mirror.subscribe(changed => {
     if (changed === 'all') return all()
     for (const [table, network, id] of changed) {
-      if (table !== 'endpoints' || network === undefined || id === undefined) continue
+      if (network === undefined || id === undefined) continue
+      if (table === 'vips') fileService(network, id)
+      if (table !== 'endpoints') continue
       take(id)
       const now = snapshot.endpoints(network).get(id)?.record
       if (now) put(now)
@@ -90,6 +142,8 @@ export const openDirectory = (mirror: Pick<Mirror, 'snapshot' | 'subscribe'>): D
     snapshot,
     named: (network, name) => found(nameKey(network, name)),
     at,
+    services: (network, name) => servicesAt(network, nameKey(network, name)),
+    serviceAt: (network, address) => servicesAt(network, addressKey(network, address))[0],
     networksOf(through, address) {
       const asker = at(through, address)
       const container = asker && containerKey(asker)

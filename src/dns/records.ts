@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which names there are: pure functions of the directory. A name is answered from the networks of the container that
-// asks; `<name>.<network>.weft` and `<node>.weft` from everywhere. Equal names give all addresses.
+// asks; `<name>.<network>.weft` and `<node>.weft` from everywhere. Equal names give all addresses. A service's name gives
+// its virtual addresses: the full one unless it is the name of a container of another service, the bare one where
+// nothing else of the network is called so.
 import { type Family, familyOf } from '../model/address.ts'
 import type { Endpoint } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
-import { type Directory, lower } from './directory.ts'
+import { type Directory, lower, type NamedService } from './directory.ts'
 
 export const zone = 'weft'
 
@@ -26,8 +28,24 @@ const networkNamed = (snapshot: Snapshot, name: string): NetworkId | undefined =
   return exact ?? [...snapshot.networks.values()].find(({ record }) => lower(record.name ?? '') === name)?.record.id
 }
 
-const addressesOf = (endpoints: readonly Endpoint[], family: Family): string[] =>
-  [...new Set(endpoints.flatMap(endpoint => endpoint.addresses))].filter(address => familyOf(address) === family)
+/** Whose name it is: of a service, the addresses are its own, and the endpoints its containers. */
+interface Named {
+  readonly addresses: readonly string[]
+  readonly endpoints: readonly Endpoint[]
+}
+
+const byEndpoints = (endpoints: readonly Endpoint[]): Named | undefined =>
+  endpoints.length === 0
+    ? undefined
+    : { addresses: [...new Set(endpoints.flatMap(({ addresses }) => addresses))], endpoints }
+
+const byServices = (services: readonly NamedService[]): Named | undefined =>
+  services.length === 0
+    ? undefined
+    : {
+        addresses: services.flatMap(({ addresses }) => addresses),
+        endpoints: services.flatMap(({ endpoints }) => endpoints),
+      }
 
 /** undefined: not a name of ours, ask somebody else. `name` without the final dot. */
 export const lookup = (
@@ -44,8 +62,8 @@ export const lookup = (
   if (named === 'absent') return { kind: 'absent' }
   if (question.type !== 'A' && question.type !== 'AAAA') return { kind: 'empty' }
   const family: Family = question.type === 'A' ? 4 : 6
-  const addresses =
-    'node' in named ? [named.node].filter(vtep => familyOf(vtep) === family) : addressesOf(named.endpoints, family)
+  const all = 'node' in named ? [named.node] : named.addresses
+  const addresses = all.filter(address => familyOf(address) === family)
   return addresses.length > 0 ? { kind: 'address', addresses } : { kind: 'empty' }
 }
 
@@ -53,10 +71,13 @@ const resolve = (
   directory: Directory,
   networks: readonly NetworkId[],
   name: string,
-): { readonly endpoints: readonly Endpoint[] } | { readonly node: string } | 'absent' | undefined => {
+): Named | { readonly node: string } | 'absent' | undefined => {
   if (!name.endsWith(`.${zone}`)) {
-    const endpoints = networks.flatMap(network => directory.named(network, name))
-    return endpoints.length > 0 ? { endpoints } : undefined
+    return (
+      byEndpoints(networks.flatMap(network => directory.named(network, name))) ??
+      byServices(networks.flatMap(network => directory.services(network, name))) ??
+      byEndpoints(networks.flatMap(network => directory.named(network, tasksOf(name))))
+    )
   }
   const inner = name.slice(0, -zone.length - 1)
   for (const { record } of directory.snapshot.nodes.values())
@@ -66,11 +87,24 @@ const resolve = (
     const network = inner.slice(dot + 1)
     const id = networkNamed(directory.snapshot, network)
     if (id === undefined) continue
-    const endpoints = directory.named(id, inner.slice(0, dot))
-    if (endpoints.length > 0) return { endpoints }
+    const found = inNetwork(directory, id, inner.slice(0, dot))
+    if (found) return found
   }
   return 'absent'
 }
+
+/** A full name: of a service, unless a container that is not one of its own is named so. */
+const inNetwork = (directory: Directory, network: NetworkId, name: string): Named | undefined => {
+  const endpoints = directory.named(network, name)
+  const services = directory.services(network, name)
+  const members = new Set(services.flatMap(service => service.endpoints.map(({ id }) => id)))
+  const foreign = endpoints.some(({ id, workload }) => lower(workload?.name ?? '') === name && !members.has(id))
+  const own = foreign ? undefined : byServices(services)
+  return own ?? byEndpoints(endpoints) ?? byEndpoints(directory.named(network, tasksOf(name)))
+}
+
+/** Without a virtual address (the subnet is full) a service's name is that of its containers. */
+const tasksOf = (service: string): string => `tasks.${service}`
 
 /** _<published or exposed port>._tcp.<name>: where it is published in the containers. */
 const srv = (
@@ -93,15 +127,20 @@ const srv = (
 }
 
 const fullName = (snapshot: Snapshot, endpoint: Endpoint): string => {
-  const network = snapshot.networks.get(endpoint.network)?.record.name ?? endpoint.network
+  const network = titleOf(snapshot, endpoint.network)
   return `${endpoint.workload?.name ?? endpoint.id.slice(0, 12)}.${network}.${zone}`
 }
+
+const titleOf = (snapshot: Snapshot, network: NetworkId): string =>
+  snapshot.networks.get(network)?.record.name ?? network
 
 const reverse = (directory: Directory, networks: readonly NetworkId[], name: string): Answer | undefined => {
   const address = addressOfReverse(name)
   if (address === undefined) return undefined
   const holder = networks.map(network => directory.at(network, address)).find(endpoint => endpoint?.workload)
-  return holder && { kind: 'ptr', names: [fullName(directory.snapshot, holder)] }
+  if (holder) return { kind: 'ptr', names: [fullName(directory.snapshot, holder)] }
+  const service = networks.map(network => directory.serviceAt(network, address)).find(found => found)
+  return service && { kind: 'ptr', names: [`${service.name}.${titleOf(directory.snapshot, service.network)}.${zone}`] }
 }
 
 /** '7.0.80.10.in-addr.arpa' → '10.80.0.7'; RFC 3596 nibbles for IPv6, canonical. */

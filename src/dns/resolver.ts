@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One query in, one answer out: our own names from the snapshot, everything else handed on untouched, byte for byte,
-// to the resolvers of the host.
-import { createSocket } from 'node:dgram'
-import { connect } from 'node:net'
+// One query in, one answer out: our own names from the snapshot, for everything else what others say.
 import {
   AUTHORITATIVE_ANSWER,
   decode,
   encode,
+  encodingLength,
   type Packet,
   type Answer as PacketAnswer,
   RECURSION_AVAILABLE,
@@ -14,6 +12,7 @@ import {
 import { familyOf } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Directory } from './directory.ts'
+import type { Forward } from './forward.ts'
 import { type Answer, lookup, ttl } from './records.ts'
 
 export interface Asker {
@@ -27,21 +26,25 @@ export interface Resolver {
   answer(query: Buffer, asker: Asker): Promise<Buffer | undefined>
 }
 
-const upstreamMs = 2000
 const udpLimit = 1232 // https://www.dnsflagday.net/2020/
+const tcpLimit = 0xffff // two bytes before it say how long it is (RFC 1035, 4.2.2)
 const rcode = { ok: 0, format: 1, absent: 3, refused: 5 } as const
 
-export const openResolver = (directory: Directory, upstreams: () => readonly string[]): Resolver => ({
+export const openResolver = (directory: Directory, forward: Forward): Resolver => ({
   async answer(query, asker) {
     const packet = parse(query)
     const question = packet?.questions?.[0]
     if (packet?.type !== 'query' || ((packet.flags ?? 0) & 0x7800) !== 0 || packet.questions?.length !== 1 || !question)
       return undefined
     const found = lookup(directory, directory.networksOf(asker.network, asker.address), question)
-    if (!found) return forward(query, packet, upstreams(), asker.transport)
+    if (!found) return (await forward(query, asker)) ?? refusal(packet)
     return respond(packet, found, asker.transport)
   },
 })
+
+/** Nobody else knows, or too much was asked: the asker's next resolver may know. */
+const refusal = ({ id, questions }: Packet): Buffer =>
+  encode({ type: 'response', id: id ?? 0, flags: rcode.refused, questions: questions ?? [] })
 
 const parse = (query: Buffer): Packet | undefined => {
   try {
@@ -63,18 +66,28 @@ const respond = (query: Packet, answer: Answer, transport: Asker['transport']): 
     answers,
   }
   const bytes = encode(packet)
-  if (transport === 'tcp' || bytes.length <= udpLimit) return bytes
-  return encode({ ...packet, flags: flags | 0x0200, answers: [] }) // truncated: ask again by TCP
+  if (bytes.length <= (transport === 'tcp' ? tcpLimit : udpLimit)) return bytes
+  if (transport === 'udp') return encode({ ...packet, flags: flags | 0x0200, answers: [] }) // truncated: ask again by TCP
+  // as many as there is room for: nobody needs all of thousands of containers
+  const bare = encodingLength({ ...packet, answers: [] })
+  const longest = Math.max(...answers.map(one => encodingLength({ ...packet, answers: [one] }) - bare))
+  return encode({ ...packet, answers: answers.slice(0, Math.floor((tcpLimit - bare) / longest)) })
 }
+
+/** Names of services are labels of containers, which may say anything: labels of 63 bytes, 253 in all (RFC 1035, 2.3.4). */
+const isWritable = (name: string): boolean =>
+  Buffer.byteLength(name) <= 253 && name.split('.').every(label => label !== '' && Buffer.byteLength(label) <= 63)
 
 const recordsOf = (name: string, answer: Answer): PacketAnswer[] => {
   switch (answer.kind) {
     case 'address':
       return shuffled(answer.addresses).map(data => ({ name, type: familyOf(data) === 4 ? 'A' : 'AAAA', ttl, data }))
     case 'srv':
-      return answer.targets.map(data => ({ name, type: 'SRV', ttl, data: { priority: 0, weight: 0, ...data } }))
+      return answer.targets
+        .filter(({ target }) => isWritable(target))
+        .map(data => ({ name, type: 'SRV', ttl, data: { priority: 0, weight: 0, ...data } }))
     case 'ptr':
-      return answer.names.map(data => ({ name, type: 'PTR', ttl, data }))
+      return answer.names.filter(isWritable).map(data => ({ name, type: 'PTR', ttl, data }))
     case 'empty':
     case 'absent':
       return []
@@ -89,60 +102,4 @@ const shuffled = <T>(items: readonly T[]): T[] => {
     ;[copy[i], copy[j]] = [copy[j]!, copy[i]!]
   }
   return copy
-}
-
-const forward = async (
-  query: Buffer,
-  packet: Packet,
-  servers: readonly string[],
-  transport: Asker['transport'],
-): Promise<Buffer> => {
-  for (const server of servers) {
-    const answer = await (transport === 'udp' ? askUdp(query, server) : askTcp(query, server))
-    if (answer) return answer
-  }
-  return encode({ type: 'response', id: packet.id ?? 0, flags: rcode.refused, questions: packet.questions ?? [] })
-}
-
-const askUdp = (query: Buffer, server: string): Promise<Buffer | undefined> =>
-  new Promise(resolve => {
-    const socket = createSocket(familyOf(server) === 4 ? 'udp4' : 'udp6')
-    const done = (answer?: Buffer): void => {
-      clearTimeout(timer)
-      socket.close()
-      resolve(answer)
-    }
-    const timer = setTimeout(() => done(), upstreamMs)
-    socket.once('error', () => done())
-    socket.on('message', message => {
-      if (message.length >= 12 && message.readUInt16BE(0) === query.readUInt16BE(0)) done(message)
-    })
-    socket.connect(53, server, () => socket.send(query)) // connected: answers of others do not reach us
-  })
-
-const askTcp = (query: Buffer, server: string): Promise<Buffer | undefined> =>
-  new Promise(resolve => {
-    const socket = connect({ host: server, port: 53 })
-    const chunks: Buffer[] = []
-    const done = (answer?: Buffer): void => {
-      socket.destroy()
-      resolve(answer)
-    }
-    socket.setTimeout(upstreamMs, () => done())
-    socket.once('error', () => done())
-    socket.once('end', () => done())
-    socket.once('connect', () => socket.write(framed(query)))
-    socket.on('data', chunk => {
-      chunks.push(chunk)
-      const bytes = Buffer.concat(chunks)
-      if (bytes.length >= 2 && bytes.length >= 2 + bytes.readUInt16BE(0))
-        done(bytes.subarray(2, 2 + bytes.readUInt16BE(0)))
-    })
-  })
-
-/** RFC 1035 4.2.2: two bytes of length before each message. */
-export const framed = (message: Buffer): Buffer => {
-  const length = Buffer.alloc(2)
-  length.writeUInt16BE(message.length)
-  return Buffer.concat([length, message])
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address. A listener
-// belongs to one life of its namespace: when that was made anew, so is the listener.
+// Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address of each family. A
+// listener belongs to one life of its namespace: when that was made anew, so is the listener.
 import { createSocket, type Socket } from 'node:dgram'
 import { closeSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
@@ -10,19 +10,29 @@ import { describe } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { keyedQueue } from '../base/queue.ts'
+import { familyOf } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
-import { framed, type Resolver } from './resolver.ts'
+import { framed } from './forward.ts'
+import type { Asker, Resolver } from './resolver.ts'
 
 /** Sockets inside namespaces, and which life of a namespace this is. */
 export interface NamespaceSockets {
   open(ns: string, type: 'udp' | 'tcp', address: string, port: number): Promise<number>
-  /** Throws when there is no such namespace. */
-  identity(ns: string): Promise<string>
+  /** Throws when there is no such namespace, or it has not that address. */
+  identity(ns: string, address: string): Promise<string>
+}
+
+/** Where a network is answered. */
+export interface Place {
+  readonly network: NetworkId
+  readonly ns: string
+  readonly address: string
 }
 
 export interface DnsServer extends Closeable {
-  /** Listen in exactly these namespaces. Safe to repeat; what cannot be opened yet is tried again. */
-  serve(networks: ReadonlyMap<NetworkId, string>): void
+  /** Listen at exactly these places. Safe to repeat; what cannot be opened yet is tried again. */
+  serve(places: readonly Place[]): void
+  /** Networks that are answered at all of their places. */
   readonly listening: number
   /** Where it cannot listen, for longer than a namespace is in the making, and why. */
   readonly problems: ReadonlyMap<NetworkId, string>
@@ -54,32 +64,41 @@ const slowestMs = 30_000
 export interface DnsServerParts {
   readonly resolver: Resolver
   readonly sockets: NamespaceSockets
-  readonly address: string
   readonly clock: Clock
   readonly log: Log
 }
 
-export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsServerParts): DnsServer => {
-  const listeners = new Map<NetworkId, Listener>()
-  const troubles = new Map<NetworkId, Trouble>()
+const keyOf = ({ network, address }: Place): string => `${network} ${address}`
+
+export const openDnsServer = ({ resolver, sockets, clock, log }: DnsServerParts): DnsServer => {
+  const listeners = new Map<string, Listener>() // by keyOf a place, like the others
+  const troubles = new Map<string, Trouble>()
   const queue = keyedQueue()
-  let wanted: ReadonlyMap<NetworkId, string> = new Map()
+  let wanted: ReadonlyMap<string, Place> = new Map()
   let timer: Timer | undefined
   let closed = false
 
-  const udp = (network: NetworkId, fd: number): Socket => {
-    const socket = createSocket('udp4')
+  /** Whatever a container asks, or is called, ends at most its own query. */
+  const answer = (query: Buffer, asker: Asker, send: (bytes: Buffer) => void): void => {
+    resolver
+      .answer(query, asker)
+      .then(bytes => bytes && send(bytes))
+      .catch(error => log.warn({ network: asker.network, err: describe(error) }, 'dns query not answered'))
+  }
+
+  const udp = ({ network, address }: Place, fd: number): Socket => {
+    const socket = createSocket(familyOf(address) === 4 ? 'udp4' : 'udp6')
     socket.on('error', error => log.warn({ network, err: describe(error) }, 'dns socket'))
     socket.on('message', (query, from) => {
-      void resolver.answer(query, { network, address: from.address, transport: 'udp' }).then(answer => {
-        if (answer) socket.send(answer, from.port, from.address, () => {})
-      })
+      answer(query, { network, address: from.address, transport: 'udp' }, bytes =>
+        socket.send(bytes, from.port, from.address, () => {}),
+      )
     })
     socket.bind({ fd })
     return socket
   }
 
-  const tcp = (network: NetworkId, fd: number): Server => {
+  const tcp = ({ network }: Place, fd: number): Server => {
     const server = createServer(socket => {
       const from = socket.remoteAddress ?? ''
       let rest = Buffer.alloc(0)
@@ -91,8 +110,8 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
         while (rest.length >= 2 && rest.length >= 2 + rest.readUInt16BE(0)) {
           const query = rest.subarray(2, 2 + rest.readUInt16BE(0))
           rest = rest.subarray(2 + query.length)
-          void resolver.answer(query, { network, address: from, transport: 'tcp' }).then(answer => {
-            if (answer && !socket.destroyed) socket.write(framed(answer))
+          answer(query, { network, address: from, transport: 'tcp' }, bytes => {
+            if (!socket.destroyed) socket.write(framed(bytes))
           })
         }
       })
@@ -103,16 +122,17 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
     return server
   }
 
-  const listen = async (network: NetworkId, ns: string, identity: string): Promise<void> => {
+  const listen = async (place: Place, identity: string): Promise<void> => {
+    const { ns, address } = place
     // the stream first: where somebody listens on every address, it is the one that is refused
     const stream = await sockets.open(ns, 'tcp', address, 53)
     const datagram = await sockets.open(ns, 'udp', address, 53).catch(error => {
       closeSync(stream)
       throw error
     })
-    const streams = tcp(network, stream)
-    const datagrams = udp(network, datagram)
-    listeners.set(network, {
+    const streams = tcp(place, stream)
+    const datagrams = udp(place, datagram)
+    listeners.set(keyOf(place), {
       identity,
       close() {
         datagrams.close()
@@ -121,45 +141,45 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
     })
   }
 
-  const troubleOf = (network: NetworkId, identity: string | undefined, now: number): Trouble => {
-    const known = troubles.get(network)
+  const troubleOf = (key: string, identity: string | undefined, now: number): Trouble => {
+    const known = troubles.get(key)
     if (known && known.identity === identity) return known
     const begun = { identity, since: now, retry: backoff(1000, slowestMs), at: now, reason: known?.reason }
-    troubles.set(network, begun)
+    troubles.set(key, begun)
     return begun
   }
 
   /** Returns the ms until the next look. */
   const look = async (): Promise<number> => {
-    for (const [network, listener] of listeners) {
-      if (wanted.has(network)) continue
+    for (const [key, listener] of listeners) {
+      if (wanted.has(key)) continue
       listener.close()
-      listeners.delete(network)
+      listeners.delete(key)
     }
-    for (const network of troubles.keys()) if (!wanted.has(network)) troubles.delete(network)
+    for (const key of troubles.keys()) if (!wanted.has(key)) troubles.delete(key)
     let wait = lookEveryMs
-    for (const [network, ns] of wanted) {
-      const identity = await sockets.identity(ns).catch(() => undefined)
-      const held = listeners.get(network)
+    for (const [key, place] of wanted) {
+      const identity = await sockets.identity(place.ns, place.address).catch(() => undefined)
+      const held = listeners.get(key)
       if (held && held.identity === identity) continue
       held?.close()
-      listeners.delete(network)
+      listeners.delete(key)
       const now = clock.monotonic()
-      const trouble = troubleOf(network, identity, now)
+      const trouble = troubleOf(key, identity, now)
       const making = now - trouble.since < makingMs
       if (trouble.at <= now) {
         trouble.at = now + (making ? retryMs : identity === undefined ? lookEveryMs : trouble.retry.next())
         try {
           if (identity !== undefined) {
-            await listen(network, ns, identity)
-            troubles.delete(network)
+            await listen(place, identity)
+            troubles.delete(key)
             continue
           }
         } catch (error) {
           const reason = describe(error)
           if (!making && reason !== trouble.reason) {
             trouble.reason = reason
-            log.warn({ network, err: reason }, 'dns cannot listen')
+            log.warn({ network: place.network, err: reason }, 'dns cannot listen')
           }
         }
       }
@@ -183,17 +203,23 @@ export const openDnsServer = ({ resolver, sockets, address, clock, log }: DnsSer
   }
 
   return {
-    serve(networks) {
-      wanted = networks
+    serve(places) {
+      wanted = new Map(places.map(place => [keyOf(place), place]))
       arm()
     },
     get listening() {
-      return listeners.size
+      const networks = new Set([...wanted.values()].map(({ network }) => network))
+      for (const [key, { network }] of wanted) if (!listeners.has(key)) networks.delete(network)
+      return networks.size
     },
     get problems() {
-      return new Map(
-        [...troubles].flatMap(([network, { reason }]) => (reason === undefined ? [] : [[network, reason]])),
-      )
+      const reasons = new Map<NetworkId, string>()
+      for (const [key, { network }] of wanted) {
+        const { reason } = troubles.get(key) ?? {}
+        const before = reasons.get(network)
+        if (reason !== undefined) reasons.set(network, before === undefined ? reason : `${before}; ${reason}`)
+      }
+      return reasons
     },
     async close() {
       closed = true

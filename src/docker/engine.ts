@@ -87,6 +87,8 @@ export interface CreateNetworkBody {
 }
 
 export interface Engine {
+  /** '20.10.24+dfsg1' */
+  version(): Promise<string>
   networks(): Promise<readonly EngineNetwork[]>
   createNetwork(body: CreateNetworkBody): Promise<string>
   /** Removing one that is gone is success. */
@@ -100,6 +102,17 @@ export interface Engine {
 }
 
 const limitMs = 10_000
+
+/**
+ * Does this engine keep all DNS queries of containers without a gateway to itself? From the answer to CVE-2024-29018
+ * (moby #47538: 23.0.11, 25.0.5, 26.0) until resolvers that are asked from within the container were let out (#47832: 26.1.3).
+ */
+export const keepsQueries = (version: string): boolean => {
+  const [major = 0, minor = 0, patch = 0] = version.split(/[.+~-]/).map(Number)
+  if (major === 23) return minor > 0 || patch >= 11
+  if (major === 25) return minor > 0 || patch >= 5
+  return major === 26 && (minor === 0 || (minor === 1 && patch < 3))
+}
 
 /** `ownCode`: of an error of our own driver that the engine passes on. */
 export const openEngine = (
@@ -150,6 +163,7 @@ export const openEngine = (
     filters === undefined ? '' : `&filters=${encodeURIComponent(JSON.stringify(filters))}`
 
   return {
+    version: async () => (await call<{ Version: string }>('GET', '/version')).Version,
     networks: () => call('GET', '/networks'),
     async createNetwork(body) {
       return (await call<{ Id: string }>('POST', '/networks/create', body)).Id

@@ -16,8 +16,8 @@ export interface IpamDriverParts {
   readonly addresses: Addresses
   /** The cluster network that our own Docker API request is creating on this engine just now. */
   readonly replicating: () => NetworkId | undefined
-  /** A user's command on this engine is about to join the cluster network of this name: no replica of ours beside it. */
-  readonly makeWay: (name: string) => Promise<void>
+  /** A pool, '' for any, is asked for; a user's command makes a network with it, perhaps of this name: no replica beside it. */
+  readonly makeWay: (pool: string, name: string | undefined) => Promise<void>
   /** Docker gives this pool back: so is its network if it never got a name. */
   readonly forsake: (pool: string, signal: AbortSignal) => Promise<void>
 }
@@ -42,8 +42,7 @@ export const ipamDriver = ({
       if (name.startsWith('weft.') && name !== 'weft.network')
         throw new WeftError('UNKNOWN_OPTION', `ipam option ${name} is unknown, did you mean weft.network?`)
     const wanted = request.Options['weft.network']
-    // our own requests name the subnet
-    if (wanted !== undefined && request.Pool === '') await makeWay(wanted)
+    await makeWay(request.Pool, wanted)
     const replicaOf = replicating()
     const grant = await pools.request(
       {

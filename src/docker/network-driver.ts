@@ -7,6 +7,7 @@ import type { Converger } from '../control/converger.ts'
 import type { Endpoints } from '../control/endpoints.ts'
 import type { Networks } from '../control/networks.ts'
 import {
+  bits,
   contains,
   familyOf,
   formatAddress,
@@ -16,6 +17,7 @@ import {
   parsePrefix,
 } from '../model/address.ts'
 import type { Endpoint } from '../model/endpoint.ts'
+import type { NetworkId } from '../model/ids.ts'
 import type { Network, Pool } from '../model/network.ts'
 import { forAMoment } from './patience.ts'
 import type { Sandboxes } from './sandboxes.ts'
@@ -42,31 +44,37 @@ export interface NetworkDriverParts {
   readonly onDeleted: (docker: string) => void
   /** Docker made a network whose name only its API tells. */
   readonly onCreated: (docker: string) => void
+  /** The cluster network that our own Docker API request is creating on this engine just now. */
+  readonly replicating: () => NetworkId | undefined
   /** Names of the container's end, from the overlay's planner. */
   readonly containerEnd: (endpoint: string) => string
   /** Key of the service of what is about to start with these ports on this network, where that is sure. */
   readonly startingService: (docker: string, ports: readonly RequestedPort[]) => Promise<string | undefined>
-  /** Address that answers DNS on every network. */
-  readonly resolver: string
+  /** Addresses that answer DNS, one of each family. */
+  readonly resolvers: readonly string[]
 }
 
 export const addressSpace = 'weft'
 
-/** 169.254.0.0/17: a sixteenth network still has its route, none covers the clouds' 169.254.169.254. */
-const widestRoute = 17
+/** 169.254.0.0/17 for the sixteenth network of a container: none covers the clouds' 169.254.169.254. */
+const mostRoutes = 16
 
 /** Answers by method name, as in 'NetworkDriver.Join'. */
 export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string, Handler>> => {
   const { networks, endpoints, bindings, converger, sandboxes } = parts
 
   /**
-   * To the resolver, /32 with a sandbox's first IPv4 endpoint, /31 around it with the second and so on: they stand
-   * beside each other, and when the network of one is disconnected the next serves.
+   * To the resolvers of the endpoint's families, /32 and /128 with a sandbox's first endpoint, /31 and /127 around them
+   * with the second and so on: they stand beside each other, and when the network of one is disconnected the next serves.
    */
   const resolverRoutes = async (sandbox: string, { id, addresses }: Endpoint): Promise<string[]> => {
-    if (!addresses.some(address => familyOf(address) === 4)) return []
-    const length = 32 - (await sandboxes.number(sandbox, id))
-    return length < widestRoute ? [] : [formatPrefix(parseInterface(`${parts.resolver}/${length}`).prefix)]
+    const number = await sandboxes.number(sandbox, id)
+    if (number >= mostRoutes) return []
+    const families = new Set(addresses.map(familyOf))
+    return parts.resolvers
+      .filter(resolver => families.has(familyOf(resolver)))
+      .map(resolver => parseInterface(`${resolver}/${bits(familyOf(resolver)) - number}`))
+      .map(({ prefix }) => formatPrefix(prefix))
   }
 
   return {
@@ -74,6 +82,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.CreateNetwork': async (body, signal) => {
       const request = decodeRequest('CreateNetwork', requests.createNetwork, body)
+      const replicaOf = parts.replicating()
       const network = await networks.create(
         {
           docker: request.NetworkID,
@@ -81,6 +90,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
           options: genericOptions(request),
           internal: request.Options[label.internal] === true,
           ipv6: request.Options[label.enableIpv6] === true,
+          ...(replicaOf === undefined ? {} : { replicaOf }),
         },
         signal,
       )

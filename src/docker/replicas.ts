@@ -8,20 +8,24 @@ import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Binding, Bindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
+import { joinedHere, joinNamesake } from '../control/joining.ts'
 import type { Networks } from '../control/networks.ts'
 import type { NetworkId } from '../model/ids.ts'
-import type { Network } from '../model/network.ts'
-import type { CreateNetworkBody, Engine, EngineNetwork } from './engine.ts'
-
-export const driverName = 'weft'
+import type { Network, PoolClaim } from '../model/network.ts'
+import { bodyOf, driverName, joins, type NetworkWish, wishBody } from './bodies.ts'
+import { creationMs, openCreations } from './creations.ts'
+import type { Engine, EngineNetwork } from './engine.ts'
 
 export interface Replicas extends Closeable {
   /** Look again soon. */
   poke(): void
   /** The network whose creation on this engine we have asked for and not got yet. */
   readonly inFlight: NetworkId | undefined
-  /** A user is about to make this network here: whatever of it we are making goes again; resolves within 3 s. */
-  makeWay(name: string): Promise<void>
+  /**
+   * Docker asks for a pool, '' for any. If a user's command makes a network with it, perhaps of this name, what we are
+   * making goes again, and nothing is made until the engine lists that one, 5 s at most; resolves within 3 s.
+   */
+  makeWay(pool: string, name: string | undefined): Promise<void>
   /** Docker's DeleteNetwork arrived. */
   deleted(docker: string): void
   /**
@@ -38,23 +42,19 @@ export interface Replicas extends Closeable {
   close(): Promise<void>
 }
 
-export interface NetworkWish {
-  readonly name: string
-  /** range and gateway may be empty: not given. */
-  readonly pools: readonly { prefix: string; range: string; gateway: string; aux: Readonly<Record<string, string>> }[]
-  readonly ipv6: boolean
-  readonly internal: boolean
-  readonly attachable: boolean
-  readonly options: Readonly<Record<string, string>>
-  readonly labels: Readonly<Record<string, string>>
-}
-
 const settleMs = 10
 const lookEveryMs = 30_000
 const removalMs = 10_000
+/** For a replica that is being made to be there, and gone again. */
+const makeWayMs = 3_000
 /** Longer than any driver call takes. */
 const callMs = 10_000
-const makeWayMs = 5_000
+/** A network that Docker's command made is made on the other engines after this: compose may be about to do it there. */
+const replicaMs = 1000
+/** A joined network that nobody uses is replaced after this. */
+const quietMs = 60_000
+/** Who has just made a network is about to use it. */
+const youngMs = 10_000
 
 const short = (docker: string): string => docker.slice(0, 12)
 
@@ -67,10 +67,15 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const missing = openHoldDown<string>(clock) // Docker ids that are bound and not listed
   const nameless = openHoldDown<NetworkId>(clock)
   const names = new Map<string, string>() // Docker id → Docker name, of what is or was here under our eyes
-  const expected = new Map<string, number>() // name of a network that a user is making here → monotonic ms until when
+  const fresh = openHoldDown<NetworkId>(clock) // networks of the cluster, once they are named
+  const quiet = openHoldDown<string>(clock) // Docker ids that are joined and unused
+  const joinings = new Map<string, number>() // Docker id → monotonic ms, of what was joined here under our eyes
+  const creations = openCreations(clock)
+  let listed: ReadonlySet<string> = new Set() // Docker ids, at the last look
   let inFlight: NetworkId | undefined
+  let crossed: NetworkId | undefined // a user's command began meanwhile
   let timer: Timer | undefined
-  let waiting: Timer | undefined
+  let waiting: { readonly at: number; readonly timer: Timer } | undefined
   let running: Promise<void> | undefined
   let again = false
 
@@ -85,26 +90,34 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     const there = new Map((await engine.networks()).filter(isOurs).map(network => [network.Id, network]))
     for (const docker of names.keys()) if (!bindings.byDocker(docker)) names.delete(docker)
     for (const { Id, Name } of there.values()) names.set(Id, Name)
+    const joined = joinedHere(context)
+    await each(joined, ([docker, network]) => bindings.rebind(docker, network)) // where we were stopped in between
+    listed = new Set(there.keys())
     await each(bindings.all(), async binding => {
       const network = there.get(binding.docker)
       if (!network) return vanished(binding)
       missing.clear(binding.docker)
       ourRemovals.delete(binding.docker) // the engine refused it
+      if (joined.has(binding.docker)) return renew(binding)
       // further names of a network (weft.network) tell nothing new
       if (bindings.byNetwork(binding.network)?.docker === binding.docker) await introduce(binding, network)
     })
     await each(mirror.snapshot.networks.values(), async ({ record }) => {
       if (record.state.kind === 'removing') await removing(record)
       else if (record.name === undefined) await forsaken(record)
-      else if (!bindings.byNetwork(record.id)) await replicate(record, record.name)
+      else if (isDue(record)) await replicate(record, record.name)
     })
+    for (const id of fresh.keys()) if (!mirror.snapshot.networks.has(id)) fresh.clear(id)
+    for (const docker of quiet.keys()) if (!joined.has(docker)) quiet.clear(docker)
+    for (const docker of joinings.keys()) if (!bindings.byDocker(docker)) joinings.delete(docker)
     for (const id of nameless.keys()) {
       const known = mirror.snapshot.networks.get(id)
       if (!known || known.record.name !== undefined) nameless.clear(id)
     }
     // a record that is gone takes its replica with it; never one that has containers
+    const moves = joinedHere(context)
     await each(bindings.all(), async ({ network, docker }) => {
-      if (!mirror.snapshot.networks.has(network)) await dissolve(docker)
+      if (!mirror.snapshot.networks.has(moves.get(docker) ?? network)) await dissolve(docker)
     })
     const strays = new Set(
       [...bindings.all()]
@@ -124,11 +137,15 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'networks not compared with the engine')
   }
   /** When what is waiting for its time may have held for it. */
-  const lookAgain = (): void => {
-    waiting ??= clock.after(callMs, () => {
+  const lookAgain = (afterMs = callMs): void => {
+    const at = clock.monotonic() + afterMs
+    if (waiting && waiting.at <= at) return
+    waiting?.timer.cancel()
+    const timer = clock.after(afterMs, () => {
       waiting = undefined
       poke()
     })
+    waiting = { at, timer }
   }
 
   /** Bound and not listed: deleted by a command, or its creation is under way, or it went while we were away. */
@@ -196,16 +213,39 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     const holder = mirror.snapshot.names.get(record.wanted ?? Name)?.record.network
     if (holder !== undefined && mirror.snapshot.networks.get(holder)?.record.state.kind === 'removing') return
     const given = await networks.introduce(id, { name: Name, labels: Labels ?? {}, attachable: Attachable }, signal())
-    if (given === undefined) {
-      log.info({ network: Name, id }, 'another host made a network of this name: ours gives way, nobody uses it yet')
-      await networks.remove(id, signal()) // first: whoever starts a container on it just now is told to repeat
-      await discard(docker)
-      again = true
-      return
-    }
+    if (given === undefined) return giveWay(id, docker, Name)
     log.info({ network: given, id, docker: short(docker) }, 'network introduced to the cluster')
     if (given !== Name && record.options[joins] === undefined)
       say(Name, `another cluster network has this name; the one made here goes on as ${given}`)
+  }
+
+  const giveWay = async (id: NetworkId, docker: string, name: string): Promise<void> => {
+    lookAgain(replicaMs) // if this fails
+    const alone = ![...names].some(([other, its]) => its === name && other !== docker)
+    const first = alone ? await joinNamesake(context, bindings, docker, id, name, signal()) : undefined
+    if (first !== undefined) {
+      again = true
+      problems.delete(name)
+      joinings.set(docker, clock.monotonic())
+      log.info({ network: name, id: first, docker: short(docker) }, 'another host made a network of this name: joined')
+      return
+    }
+    log.info({ network: name, id }, 'another host made a network of this name: ours gives way, nobody uses it yet')
+    await networks.remove(id, signal()) // first: whoever starts a container on it just now is told to repeat
+    await discard(docker)
+    again = true
+  }
+
+  /** Joined, it shows a subnet that it has not: a replica takes its place once nobody has used it for a while. */
+  const renew = async ({ docker, network }: Binding): Promise<void> => {
+    if (mirror.snapshot.networks.get(network)?.record.state.kind !== 'active') return
+    if (await used(docker)) return quiet.clear(docker)
+    if (!quiet.held(docker, quietMs)) return
+    log.info(
+      { network: names.get(docker), id: network, docker: short(docker) },
+      'joined network makes way to a replica',
+    )
+    await discard(docker)
   }
 
   const discard = async (docker: string): Promise<void> => {
@@ -215,18 +255,36 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     ourRemovals.delete(docker)
   }
 
-  const isExpected = (name: string): boolean => (expected.get(name) ?? 0) > clock.monotonic()
+  /** Missing here, and not just made elsewhere. */
+  const isDue = ({ id, origin }: Network): boolean => {
+    const held = fresh.held(id, replicaMs)
+    if (bindings.byNetwork(id)) return false
+    if (!held && origin.by === 'docker') lookAgain(replicaMs)
+    return held || origin.by === 'weft'
+  }
+
+  const isUnderWay = (name: string): boolean =>
+    creations.underWay(name, () => {
+      const { networks, pools } = mirror.snapshot
+      const isComing = ({ node: of, network }: PoolClaim): boolean =>
+        of === node && networks.get(network)?.record.name === undefined && !bindings.byNetwork(network)
+      return (
+        [...bindings.all()].every(({ docker }) => listed.has(docker)) &&
+        ![...pools.values()].some(({ record }) => isComing(record))
+      )
+    })
 
   const replicate = async (record: Network, name: string): Promise<void> => {
-    if (isExpected(name)) return
+    if (isUnderWay(name)) return lookAgain(replicaMs)
     inFlight = record.id
     try {
       const docker = await engine.createNetwork(bodyOf(record, name))
       problems.delete(name)
-      if (isExpected(name)) return await discard(docker)
+      if (crossed === record.id) return await discard(docker).finally(() => lookAgain(replicaMs))
       log.info({ network: name, id: record.id, docker: short(docker) }, 'network created on this engine')
     } catch (error) {
-      if (bindings.byNetwork(record.id)) return
+      if (bindings.byNetwork(record.id) || mirror.snapshot.networks.get(record.id)?.record.state.kind !== 'active')
+        return
       say(
         name,
         error instanceof WeftError && error.code === 'EXISTS'
@@ -234,7 +292,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
           : describe(error),
       )
     } finally {
-      inFlight = undefined
+      inFlight = crossed = undefined
     }
   }
 
@@ -249,8 +307,10 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     const { acks, since } = record.state
     const here = [...bindings.all()].filter(binding => binding.network === record.id)
     const local = [...mirror.snapshot.endpoints(record.id).values()].some(endpoint => endpoint.record.node === node)
-    if (local || (await Promise.all(here.map(binding => used(binding.docker)))).includes(true)) {
-      log.warn({ network: record.name }, 'removal vetoed: containers of this host use the network')
+    const young = here.some(({ docker }) => clock.monotonic() - (joinings.get(docker) ?? -youngMs) < youngMs)
+    if (local || young || (await Promise.all(here.map(binding => used(binding.docker)))).includes(true)) {
+      const why = young ? 'it has just been made here too' : 'containers of this host use it'
+      log.warn({ network: record.name }, `removal vetoed: ${why}`)
       return networks.update(record.id, now => ({ ...now, state: { kind: 'active' } }), signal())
     }
     for (const { docker } of here) await discard(docker)
@@ -319,15 +379,15 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
 
   return {
     poke,
-    async makeWay(name) {
-      expected.set(name, clock.monotonic() + makeWayMs)
-      clock.after(makeWayMs, () => {
-        if (isExpected(name)) return
-        expected.delete(name)
-        poke()
-      })
-      const id = mirror.snapshot.names.get(name)?.record.network
-      if (id !== undefined && id === inFlight) await Promise.race([running, sleep(clock, 3000, stop.signal)])
+    async makeWay(pool, name) {
+      const making = inFlight === undefined ? undefined : mirror.snapshot.networks.get(inFlight)?.record
+      if (making?.pools.some(({ prefix }) => prefix === pool)) return
+      creations.begin(name)
+      clock.after(creationMs, poke)
+      if (inFlight === undefined) return
+      crossed = inFlight
+      await Promise.race([running, sleep(clock, makeWayMs, stop.signal)])
+      creations.begin(name)
     },
     get inFlight() {
       return inFlight
@@ -352,8 +412,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       const binding = bindings.byDocker(docker)
       if (!binding) throw new WeftError('INTERNAL', `docker made network ${wish.name}, but did not ask weft for it`)
       const face = { name: wish.name, labels: wish.labels, attachable: wish.attachable }
-      if ((await networks.introduce(binding.network, face, signal)) === undefined) {
-        poke() // which takes away what has been made
+      const joined = joinedHere(context).has(docker)
+      if (joined || (await networks.introduce(binding.network, face, signal)) === undefined) {
+        poke() // which takes away what has been made, or joins it and has a replica take its place later
         throw new WeftError('EXISTS', `another host made a network ${wish.name} at the same moment`)
       }
       await networks.update(binding.network, now => ({ ...now, origin: { by: 'weft', node } }), signal)
@@ -388,55 +449,10 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       stop.abort(new Error('closed'))
       unsubscribe()
       timer?.cancel()
-      waiting?.cancel()
+      waiting?.timer.cancel()
       await running
     },
   }
 }
 
 const isOurs = (network: EngineNetwork): boolean => network.Driver === driverName
-
-const wishBody = (wish: NetworkWish): CreateNetworkBody => ({
-  Name: wish.name,
-  CheckDuplicate: true,
-  Driver: driverName,
-  Internal: wish.internal,
-  Attachable: wish.attachable,
-  EnableIPv6: wish.ipv6 || wish.pools.some(pool => pool.prefix.includes(':')),
-  IPAM: {
-    Driver: driverName,
-    Config: wish.pools.map(({ prefix, range, gateway, aux }) => ({
-      Subnet: prefix,
-      ...(range === '' ? {} : { IPRange: range }),
-      ...(gateway === '' ? {} : { Gateway: gateway }),
-      ...(Object.keys(aux).length === 0 ? {} : { AuxiliaryAddresses: { ...aux } }),
-    })),
-  },
-  Options: wish.options,
-  Labels: wish.labels,
-})
-
-/** Given twice, to Docker and to its IPAM: the replica has both, or compose would find it changed. */
-const joins = 'weft.network'
-
-const bodyOf = (record: Network, name: string): CreateNetworkBody => ({
-  Name: name,
-  CheckDuplicate: true,
-  Driver: driverName,
-  Internal: record.internal,
-  Attachable: record.attachable,
-  ...(record.pools.every(pool => pool.prefix.includes(':')) ? { EnableIPv4: false } : {}),
-  EnableIPv6: record.ipv6,
-  IPAM: {
-    Driver: driverName,
-    ...(record.options[joins] === undefined ? {} : { Options: { [joins]: record.options[joins] } }),
-    Config: record.pools.map(({ prefix, range, gateway, aux }) => ({
-      Subnet: prefix,
-      ...(range === undefined ? {} : { IPRange: range }),
-      ...(gateway === undefined ? {} : { Gateway: gateway }),
-      ...(aux === undefined ? {} : { AuxiliaryAddresses: { ...aux } }),
-    })),
-  },
-  Options: record.options,
-  Labels: record.labels,
-})

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The plugin socket: twenty fixed POST routes. Answers always in time, always in JSON, errors in the one form that both
 // of Docker's subsystems read: status not 200 with {"Err", "Error"}.
-import { chmod, mkdir, unlink } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { connect } from 'node:net'
-import { dirname } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { codeOf, describe, type ErrorCode, errorTable, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
+import { type Metrics, noMetrics } from '../base/metrics.ts'
+import { listenOnFile } from '../base/socket-file.ts'
 import type { Handler } from './network-driver.ts'
 
 /** A call as status shows it. */
@@ -29,6 +28,7 @@ export interface PluginServerParts {
   readonly handlers: Readonly<Record<string, Handler>>
   readonly clock: Clock
   readonly log: Log
+  readonly metrics?: Metrics
 }
 
 /** Every handler answers within this, dockerd itself would wait for ever. */
@@ -36,7 +36,13 @@ const deadlineMs = 8000
 const bodyLimit = 1 << 20
 const keptErrors = 20
 
-export const openPluginServer = async ({ path, handlers, clock, log }: PluginServerParts): Promise<PluginServer> => {
+export const openPluginServer = async ({
+  path,
+  handlers,
+  clock,
+  log,
+  metrics = noMetrics,
+}: PluginServerParts): Promise<PluginServer> => {
   const lastErrors: CallError[] = []
   const stop = new AbortController()
   const pending = new Set<Promise<void>>()
@@ -46,6 +52,14 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
     'Plugin.Activate': async () => ({ Implements: ['NetworkDriver', 'IpamDriver'] }),
   }
 
+  const calls = metrics.counter(
+    'weft_docker_calls_total',
+    'Calls of the Docker engine to this driver. code: OK, or the code of the error.',
+    ['method', 'code'],
+  )
+  const seconds = metrics.timings('weft_docker_call_seconds', 'How long these calls took.', ['method'])
+  for (const method of Object.keys(known)) calls.add({ method, code: 'OK' }, 0)
+
   const call = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const method = (request.url ?? '/').slice(1, 100)
     const handler = Object.hasOwn(known, method) ? known[method] : undefined
@@ -53,6 +67,11 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
     let status = 200
     let answer: object
     let body = ''
+    const done = (code: 'OK' | ErrorCode): void => {
+      const label = handler ? method : 'unknown' // anybody may send anything
+      calls.add({ method: label, code })
+      seconds.observe({ method: label }, (clock.monotonic() - from) / 1000)
+    }
     try {
       answer = await inTime(method, async signal => {
         body = await readBody(request)
@@ -61,12 +80,15 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
           throw new WeftError('INVALID', `${method} is called with POST, not with ${request.method}`)
         return handler(body, signal)
       })
+      done('OK')
     } catch (error) {
       if (request.errored && !request.complete) {
+        done('CANCELLED')
         log.warn({ method }, 'docker call broken off')
         return
       }
       const code = codeOf(error)
+      done(code)
       status = handler ? errorTable[code].http : 404
       const text = shortened(describe(error))
       answer = { Err: text, Error: text }
@@ -122,7 +144,7 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
   server.keepAliveTimeout = 0
   server.requestTimeout = 0
   server.headersTimeout = 0
-  await listen(server, path)
+  await listenOnFile(server, path)
   return {
     lastErrors,
     async close() {
@@ -134,33 +156,6 @@ export const openPluginServer = async ({ path, handlers, clock, log }: PluginSer
     },
   }
 }
-
-const listen = async (server: ReturnType<typeof createServer>, path: string): Promise<void> => {
-  await mkdir(dirname(path), { recursive: true })
-  if (await answers(path))
-    throw new WeftError('TAKEN', `${path} is served by another process: is weftd running already?`)
-  await unlink(path).catch(() => {})
-  const umask = process.umask(0o177)
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(path, resolve)
-    })
-  } finally {
-    process.umask(umask)
-  }
-  await chmod(path, 0o600)
-}
-
-const answers = (path: string): Promise<boolean> =>
-  new Promise(resolve => {
-    const socket = connect(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
 
 /** A moment after the signal: whoever waited inside knows better what has not come. */
 const rejection = (signal: AbortSignal): Promise<never> =>

@@ -13,6 +13,7 @@ import type { Departures } from '../control/departures.ts'
 import type { Endpoints } from '../control/endpoints.ts'
 import type { Withheld } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
+import { vipService } from '../model/service.ts'
 import type { Engine, EngineContainer, EngineEvent, ListedContainer } from './engine.ts'
 import type { Identity } from './identity.ts'
 import type { Starts } from './starts.ts'
@@ -20,6 +21,8 @@ import type { Starts } from './starts.ts'
 export interface Workloads extends Closeable {
   /** Does the engine answer, and since when not (ISO 8601)? */
   readonly engineError: string | undefined
+  /** Absent until it has answered. */
+  readonly engineVersion: string | undefined
   close(): Promise<void>
 }
 
@@ -53,6 +56,7 @@ export const openWorkloads = ({
   const stop = new AbortController()
   const missing = openHoldDown<EndpointId>(clock)
   let engineError: string | undefined = 'not asked yet'
+  let engineVersion: string | undefined
 
   const limit = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
 
@@ -93,7 +97,8 @@ export const openWorkloads = ({
       const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
       if (record?.workload?.container !== container) continue
       here = true
-      if (record.ports.length > 0) await endpoints.withhold(network, endpoint, 'stopping', limit())
+      if (record.ports.length > 0 || vipService(record) !== undefined)
+        await endpoints.withhold(network, endpoint, 'stopping', limit())
     }
     if (!here || told.has(container)) return
     told.add(container)
@@ -162,6 +167,7 @@ export const openWorkloads = ({
         let next = stream.next() // subscribed before the list, so that nothing falls between
         next.catch(() => {})
         await engine.networks()
+        engineVersion = await engine.version()
         engineError = undefined
         retry.reset()
         onNetworks()
@@ -192,6 +198,9 @@ export const openWorkloads = ({
   return {
     get engineError() {
       return engineError
+    },
+    get engineVersion() {
+      return engineVersion
     },
     async close() {
       stop.abort(new Error('closed'))

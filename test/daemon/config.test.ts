@@ -13,11 +13,26 @@ const file = (text: string): string[] => {
   return ['--config', path]
 }
 
-t.test('the resolver is IPv4', async t => {
-  t.equal(parseConfig([]).resolver, '169.254.77.53')
-  for (const args of [['--resolver', 'fd00::53'], file('resolver: fd00::53')])
-    t.throws(() => parseConfig(args), { code: 'INVALID', message: '--resolver fd00::53: an IPv4 address is wanted' })
-  t.throws(() => parseConfig(['--resolver', 'here']), { code: 'INVALID', message: /--resolver "here"/ })
+t.test('the resolvers: one address of each family', async t => {
+  const [four, six] = ['169.254.77.53', 'fd69:7765:6674:ffff::53']
+  const of = (...args: string[]) => parseConfig(args).resolvers
+  t.same(of(), [four, six])
+  t.same(of('--resolver', '10.0.0.53'), ['10.0.0.53', six], 'of the family that is not given, the default')
+  t.same(of('--resolver', 'FD00:0::53'), [four, 'fd00::53'])
+  t.same(of('--resolver', 'fd00::53, 10.0.0.53'), ['10.0.0.53', 'fd00::53'])
+  t.same(of(...file('resolver: [10.0.0.53, fd00::53]')), ['10.0.0.53', 'fd00::53'])
+  const refused = (text: string, message: string | RegExp) =>
+    t.throws(() => of('--resolver', text), { code: 'INVALID', message })
+  refused('here', /--resolver "here"/)
+  refused('', /--resolver ""/)
+  refused('10.0.0.53,10.0.0.54', '--resolver 10.0.0.53,10.0.0.54: give at most one address of each family')
+  for (const [text, what] of [
+    ['127.0.0.11', '127.0.0.0/8 (loopback)'],
+    ['::1', '::/96 (unspecified, loopback)'],
+    ['fe80::53', 'fe80::/10 (link-local)'],
+    ['ff02::fb', 'ff00::/8 (multicast)'],
+  ] as const)
+    refused(text, `--resolver ${text} is in ${what}: give one that containers can have a route to`)
 })
 
 t.test('a wrong word in a file is answered with the flag and the right ones', async t => {

@@ -92,3 +92,57 @@ t.test('who asks decides which networks are looked at', async t => {
   t.match(lookup(directory, through, { name: 'b.weft', type: 'A' }), { kind: 'address', addresses: ['192.0.2.2'] })
   t.match(lookup(directory, through, { name: 'nobody.weft', type: 'A' }), { kind: 'absent' })
 })
+
+t.test('a service by its name: containers come first, but for the full name of their own service', async t => {
+  const { snapshot, directory, tell } = open()
+  const put = (id: string, name: string, labels: Record<string, string>, network = 'n1'): void => {
+    const label = labels['weft.service']
+    const service = label === undefined ? {} : { service: label }
+    snapshot.putEndpoint({ id, network, node: 'a', workload: { name, container: id, aliases: [], labels, ...service } })
+    tell([['endpoints', network, id]])
+  }
+  const vip = (service: string, ...addresses: string[]): void => {
+    snapshot.putVip('n1', service, ...addresses)
+    tell([['vips', 'n1', service]])
+  }
+  const asked = (name: string, type = 'A') => lookup(directory, ['n1'], { name, type })
+  const address = (...addresses: string[]) => ({ kind: 'address', addresses })
+  vip('label Web', '10.80.0.254', 'fd00:80::ffff')
+  t.same(asked('web.n1.weft'), { kind: 'absent' }, 'nobody is there')
+  t.equal(asked('web'), undefined)
+  put('e1', 'one', { 'weft.service': 'Web' })
+  put('e2', 'two', { 'weft.service': 'Web' })
+  for (const name of ['WEB', 'web.n1.weft']) {
+    t.same(asked(name), address('10.80.0.254'))
+    t.same(asked(name, 'AAAA'), address('fd00:80::ffff'))
+    t.same(asked(name, 'MX'), { kind: 'empty' })
+  }
+  for (const name of ['tasks.web', 'tasks.web.n1.weft']) t.same(asked(name), address('10.80.0.2', '10.80.0.3'))
+  const names = { kind: 'ptr', names: ['Web.n1.weft'] }
+  t.same(asked('254.0.80.10.in-addr.arpa', 'PTR'), names)
+  t.same(lookup(directory, ['n2'], { name: 'web', type: 'A' }), undefined, 'not from another network')
+  put('e3', 'web', { 'weft.service': 'Web' })
+  t.same(asked('web'), address('10.80.0.4'), "a container's name")
+  t.same(asked('web.n1.weft'), address('10.80.0.254'), 'one of its own: still the service')
+  put('e4', 'web', {})
+  t.same(asked('web.n1.weft'), address('10.80.0.4', '10.80.0.5'))
+  snapshot.dropVip('n1', 'label Web')
+  for (const id of ['e3', 'e4']) snapshot.dropEndpoint('n1', id)
+  tell([
+    ['vips', 'n1', 'label Web'],
+    ['endpoints', 'n1', 'e3'],
+    ['endpoints', 'n1', 'e4'],
+  ])
+  t.same(asked('web'), address('10.80.0.2', '10.80.0.3'), 'a subnet that is full has no address for it')
+  t.equal(asked('254.0.80.10.in-addr.arpa', 'PTR'), undefined)
+})
+
+t.test('a service of compose: its bare name is that of its containers, the full one its address', async t => {
+  const { snapshot, directory, tell } = open()
+  const compose = { name: 'shop-api-1', container: 'c', aliases: ['api'], labels: {}, project: 'shop', service: 'api' }
+  snapshot.putEndpoint({ id: 'e1', network: 'n1', node: 'a', workload: compose })
+  snapshot.putVip('n1', 'compose shop api', '10.80.0.254')
+  tell('all')
+  t.same(lookup(directory, ['n1'], { name: 'api', type: 'A' }), { kind: 'address', addresses: ['10.80.0.2'] })
+  t.same(lookup(directory, [], { name: 'api.n1.weft', type: 'A' }), { kind: 'address', addresses: ['10.80.0.254'] })
+})

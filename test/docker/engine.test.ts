@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { type CreateNetworkBody, openEngine } from '../../src/docker/engine.ts'
+import { type CreateNetworkBody, keepsQueries, openEngine } from '../../src/docker/engine.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'weft-engine-'))
 const path = join(dir, 'docker.sock')
@@ -49,4 +49,22 @@ t.test('an error of our own driver comes back as what it was', async t => {
     answer = { status, message: 'failed: IpamDriver.RequestPool: subnet 10.0.0.0/8 overlaps\n' }
     await t.rejects(create(), { code: 'TAKEN', message: 'subnet 10.0.0.0/8 overlaps' })
   }
+})
+
+t.test('which engines keep the queries of containers without a gateway to themselves', async t => {
+  for (const version of [
+    '20.10.24+dfsg1',
+    '23.0.10',
+    '24.0.9',
+    '25.0.4',
+    '26.1.3',
+    '26.1.5+dfsg1',
+    '27.0.0',
+    '28.5.2+dfsg1',
+    '29.7.2',
+    'dev',
+  ])
+    t.notOk(keepsQueries(version), version)
+  for (const version of ['23.0.11', '23.0.15', '25.0.5', '25.0.13', '26.0.0', '26.0.2', '26.1.2+dfsg1'])
+    t.ok(keepsQueries(version), version)
 })

@@ -1,143 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Cluster networks and those of the engines, on two nodes of one store, with an engine of memory: what goes wrong
 // between a command and the look at the engine.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import t, { type Test } from 'tap'
-import { systemClock } from '../../src/base/clock.ts'
-import { WeftError } from '../../src/base/errors.ts'
-import { silentLog } from '../../src/base/log.ts'
-import { openAddresses } from '../../src/control/addresses.ts'
-import { openBindings } from '../../src/control/bindings.ts'
-import type { Context } from '../../src/control/context.ts'
-import { openNetworks } from '../../src/control/networks.ts'
-import { openPools } from '../../src/control/pools.ts'
-import type { Engine, EngineNetwork, ListedContainer } from '../../src/docker/engine.ts'
-import { openReplicas } from '../../src/docker/replicas.ts'
+import t from 'tap'
 import { encode } from '../../src/store/codec.ts'
-import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { keys } from '../../src/store/keys.ts'
-import { openMirror } from '../../src/store/mirror.ts'
-import type { Store } from '../../src/store/store.ts'
-import { fastClock } from '../store/clock.ts'
-
-const limit = () => AbortSignal.timeout(20_000)
-const until = async (is: () => boolean): Promise<boolean> => {
-  for (let i = 0; i < 1000 && !is(); i++) await new Promise(resolve => setTimeout(resolve, 5))
-  return is()
-}
-
-const openCluster = async (t: Test) => {
-  const dir = mkdtempSync(join(tmpdir(), 'weft-replicas-'))
-  const store = await openEmbeddedStore({ dir })
-  const put = (key: string, value: string) => store.commit([], [{ kind: 'put', key, value }], { signal: limit() })
-  await put(
-    keys.cluster,
-    encode('cluster', {
-      id: 'c',
-      pools: ['10.224.0.0/11', 'fd00::/48'],
-      underlayFamily: 4,
-      vxlanPort: 4789,
-      reservedPorts: [],
-      created: '',
-    }),
-  )
-  const closers: (() => Promise<void>)[] = [async () => store.close()]
-  t.teardown(async () => {
-    for (const close of closers.reverse()) await close()
-    rmSync(dir, { recursive: true })
-  })
-  return { store, dir, closers, node: (name: string) => openNode(name, store, dir, closers) }
-}
-
-/** A weftd without a kernel, time of its replicas twenty times as fast, and an engine that asks it as Docker does. */
-const openNode = async (name: string, shared: Store, dir: string, closers: (() => Promise<void>)[]) => {
-  const faults = { commit: false, keep: false }
-  const store: Store = {
-    ...shared,
-    commit: async (...args) => {
-      if (faults.commit) throw new WeftError('STORE_UNAVAILABLE', 'away')
-      return shared.commit(...args)
-    },
-  }
-  const facts = { number: 1, instance: name, boot: 'b', vtep: '192.0.2.1', mtu: 1500, routes: [] }
-  const value = encode('node', { name, ...facts, version: '0' })
-  await shared.commit([], [{ kind: 'put', key: keys.node(name), value }], { signal: limit() })
-  const alive = keys.presence(name)
-  const presence = encode('presence', { node: name, instance: name, boot: 'b', applied: '0' })
-  await shared.commit([], [{ kind: 'put', key: alive, value: presence }], { signal: limit() })
-  const mirror = openMirror(store, silentLog)
-  await mirror.ready(limit())
-  const context: Context = { store, mirror, node: name, boot: 'b', clock: systemClock, log: silentLog }
-  const bindings = await openBindings(join(dir, `${name}.json`), 64, () => {})
-  const pools = openPools(context)
-  openAddresses(context, bindings, pools)
-  const networks = openNetworks(context, bindings, pools)
-  const listed = new Map<string, EngineNetwork>()
-  const busy = new Set<string>()
-  const stopped = new Map<string, { name: string; id: string }>() // container → its network; id '' before the first start
-  let made = 0
-  /** As `docker network create`: the engine lists it once the driver has answered, and it has written it. */
-  const create = async (Name: string, { wanted, subnet, listedAfterMs = 0, replicaOf }: Wish = {}): Promise<string> => {
-    const Id = `${name}${++made}`
-    const replica = replicaOf === undefined ? {} : { replicaOf }
-    const given = replicaOf === undefined ? subnet : mirror.snapshot.networks.get(replicaOf)!.record.pools[0]!.prefix
-    const prefix = given === undefined ? {} : { prefix: given }
-    const asked = { family: 4 as const, ...(wanted === undefined ? {} : { wanted }), ...replica, ...prefix }
-    const grant = await pools.request(asked, limit())
-    const options: Record<string, string> = wanted === undefined ? {} : { 'weft.network': wanted }
-    const pool = { prefix: grant.prefix, gateway: grant.prefix.replace(/0\/.*/, '1') }
-    await networks.create({ docker: Id, pools: [pool], options, internal: false, ipv6: false }, limit())
-    await new Promise(resolve => setTimeout(resolve, listedAfterMs))
-    const IPAM = { Driver: 'weft', Options: null }
-    const rest = { Labels: null, Attachable: false, Internal: false, EnableIPv6: false, Options: options, IPAM }
-    listed.set(Id, { Id, Name, Driver: 'weft', ...rest })
-    return Id
-  }
-  const engine: Engine = {
-    networks: async () => [...listed.values()],
-    createNetwork: body => create(body.Name, { replicaOf: replicas.inFlight }),
-    removeNetwork: async id => {
-      if (faults.keep || busy.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'network has active endpoints')
-      listed.delete(id)
-    },
-    containers: async ({ network = [] } = {}) =>
-      [...stopped]
-        .filter(([, { name, id }]) => network.some(asked => asked === name || asked === id))
-        .map(([Id]) => ({ Id }) as ListedContainer),
-    container: () => Promise.reject(new Error('unused')),
-    imageLabels: () => Promise.reject(new Error('unused')),
-    events: () => [] as unknown as AsyncIterable<never>,
-  }
-  const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks)
-  replicas.poke()
-  let open = true
-  const close = async () => {
-    if (!open) return
-    open = false
-    await replicas.close().then(() => mirror.close())
-    await shared.commit([], [{ kind: 'delete', key: alive }], { signal: limit() })
-  }
-  closers.push(close)
-  /** As `docker network rm`. */
-  const remove = (id: string): void => {
-    const network = bindings.byDocker(id)?.network
-    listed.delete(id)
-    replicas.deleted(id)
-    const prefixes = network === undefined ? undefined : mirror.snapshot.networks.get(network)?.record.pools
-    for (const { prefix } of prefixes ?? []) void pools.release(prefix, limit())
-  }
-  const names = () => [...listed.values()].map(network => network.Name).sort()
-  const known = () => [...mirror.snapshot.networks.values()].map(({ record }) => record)
-  return { create, pools, remove, names, known, busy, stopped, faults, replicas, bindings, close }
-}
-interface Wish {
-  readonly wanted?: string
-  readonly subnet?: string
-  readonly listedAfterMs?: number
-  readonly replicaOf?: string | undefined
-}
+import { limit, openCluster, until } from './cluster.ts'
 
 t.test('a network that the engine takes its time to list is not taken for a deleted one', async t => {
   const a = await (await openCluster(t)).node('a')
@@ -301,6 +168,29 @@ t.test('a removal that does not end in time is named', async t => {
     code: 'CONFLICT',
     message: /network "app" is being removed/,
   })
+})
+
+t.test('a replica that is asked for while its network goes is refused at once: the end may wait for us', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  const [record] = b.known()
+  await Promise.all([a.replicas.close(), b.replicas.close()])
+  const state = { kind: 'removing', since: new Date().toISOString(), by: 'a', acks: ['a'] } as const
+  const value = encode('network', { ...record!, state })
+  await cluster.store.commit([], [{ kind: 'put', key: keys.network(record!.id), value }], { signal: limit() })
+  const request = b.requestOf([record!.pools[0]!.prefix], {}, false)
+  await t.rejects(b.networks.create({ docker: 'new', ...request, replicaOf: record!.id }, limit()), {
+    code: 'CONFLICT',
+    message: /network "app" is being removed: no replica/,
+  })
+  const late = AbortSignal.timeout(100)
+  await t.rejects(
+    b.networks.create({ docker: 'new', ...request }, late),
+    { message: /repeat the command/ },
+    "a user's waits",
+  )
 })
 
 t.test('a network that the cluster lost is a problem while containers use it, and goes with them', async t => {

@@ -17,14 +17,21 @@ const open = async (t: Test, before?: string) => {
     const driver = networkDriver({
       endpoints: {
         get: async (_: string, id: string) => ({
-          endpoint: { id, addresses: [id.startsWith('six') ? 'fd00::2' : '10.224.0.2'] },
+          endpoint: {
+            id,
+            addresses: id.startsWith('six')
+              ? ['fd00::2']
+              : id.startsWith('both')
+                ? ['10.224.0.2', 'fd00::2']
+                : ['10.224.0.2'],
+          },
           network: { id: 'n', pools: [], internal: true },
         }),
       },
       converger: { attach: async () => {} },
       sandboxes: await openSandboxes(path, silentLog),
       containerEnd: () => 'c',
-      resolver: '169.254.77.53',
+      resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
     } as never)
     const call = (method: string, body: object) =>
       driver[`NetworkDriver.${method}`]!(JSON.stringify({ NetworkID: 'n', ...body }), AbortSignal.timeout(5000))
@@ -62,10 +69,16 @@ t.test('Docker repeats its calls, the next weftd too; what left is used again', 
   t.same(await join('d'), ['169.254.77.53/32'])
 })
 
-t.test('an endpoint of IPv6 alone takes no number', async t => {
-  const { join } = await open(t)
-  t.same(await join('six'), [])
-  t.same(await join('four'), ['169.254.77.53/32'])
+t.test('of each family that the endpoint has, under one number', async t => {
+  const { join, leave } = await open(t)
+  t.same(await join('six'), ['fd69:7765:6674:ffff::53/128'])
+  t.same(await join('four'), ['169.254.77.52/31'])
+  t.same(await join('both'), ['169.254.77.52/30', 'fd69:7765:6674:ffff::50/126'])
+  await leave('six')
+  t.same(await join('six2'), ['fd69:7765:6674:ffff::53/128'])
+  const last = []
+  for (let i = 3; i < 17; i++) last.push(await join(`both${i}`))
+  t.same(last.slice(-2), [['169.254.0.0/17', 'fd69:7765:6674:ffff::/113'], []])
 })
 
 t.test('the file of a weftd before there were numbers', async t => {

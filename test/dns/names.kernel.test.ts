@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names by the whole way from records over this machine's kernel: containers of IPv4, of both families and of IPv6 alone
+// ask their resolvers by UDP and TCP, as those of Docker's own bridges do; who comes by the underlay gets no answer.
+// Containers are namespaces, set up as Docker does after a Join. In a host of its own, that has IPv6 off for new devices.
+import { execFile, execFileSync } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { decode, encode } from 'dns-packet'
+import t from 'tap'
+
+const self = fileURLToPath(import.meta.url)
+
+if (process.env['WEFT_TEST_HOST'] === undefined) {
+  const prepare =
+    'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && ip netns add outside && ip link add eth0 type veth peer name eth0 netns outside && ip link set eth0 up && ip address add 192.0.2.1/24 dev eth0 && ip address add fd02::1/64 dev eth0 nodad && sysctl -wq net.ipv6.conf.default.disable_ipv6=1 && exec "$@"'
+  t.spawn(
+    'unshare',
+    ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, self],
+    { env: { ...process.env, WEFT_TEST_HOST: 'yes' }, timeout: 600_000 },
+    'in a host of its own',
+  )
+} else {
+  const { systemClock } = await import('../../src/base/clock.ts')
+  const { silentLog } = await import('../../src/base/log.ts')
+  const { loadModules } = await import('../../src/daemon/modules.ts')
+  const { openDirectory } = await import('../../src/dns/directory.ts')
+  const { openResolver } = await import('../../src/dns/resolver.ts')
+  const { openDnsServer } = await import('../../src/dns/server.ts')
+  const { openLinuxKernel } = await import('../../src/kernel/linux.ts')
+  const { pathOf } = await import('../../src/kernel/namespaces.ts')
+  const { familyOf, withLength } = await import('../../src/model/address.ts')
+  const { netnsInode, netnsSocket } = await import('../../src/netlink/netns.ts')
+  const { containerEnd } = await import('../../src/plan/names.ts')
+  const { openReconciler } = await import('../../src/reconcile/reconciler.ts')
+  const { testCluster, testHost, testMirror } = await import('../overlay/cluster.ts')
+
+  await loadModules(silentLog)
+  const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
+  const snapshot = testCluster()
+  snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
+  const six = (n: number) => ({ prefix: `fd00:${n}::/64`, gateway: `fd00:${n}::1` })
+  snapshot.putNetwork({ id: 'both' })
+  snapshot.putNetwork({ id: 'four', pools: [{ prefix: '10.81.0.0/24', gateway: '10.81.0.1' }] })
+  snapshot.putNetwork({ id: 'six', pools: [six(82)] })
+  snapshot.putNetwork({ id: 'inner', internal: true, pools: [{ prefix: 'fd00:83::/64' }] })
+  const networks = ['both', 'four', 'six', 'inner']
+  const bound = new Map(networks.map((id, slot) => [id, { slot }]))
+  const endpointOf = (network: string): string => `${network}0000000000`
+  for (const network of networks) {
+    const { pools } = snapshot.networks.get(network)!.record
+    snapshot.putEndpoint({
+      id: endpointOf(network),
+      network,
+      node: 'a',
+      addresses: pools.map(({ prefix }) => prefix.replace(/0?\/.*/, '7')),
+      workload: { container: network, name: 'db', aliases: [], labels: {} },
+    })
+  }
+  const { mirror } = testMirror(snapshot)
+  const kernel = openLinuxKernel(silentLog)
+  const host = testHost(bound)
+  const reconciler = openReconciler({ mirror, kernel, host: () => host, clock: systemClock, log: silentLog })
+  const dns = openDnsServer({
+    resolver: openResolver(openDirectory(mirror), async () => undefined),
+    sockets: {
+      open: (ns, type, address, port) => netnsSocket(pathOf(ns), { type, address, port, reuseAddr: true }),
+      identity: ns => netnsInode(pathOf(ns)),
+    },
+    clock: systemClock,
+    log: silentLog,
+  })
+  const [ours4, ours6] = host.resolvers as [string, string]
+
+  /** The emulated machine compiles what a first question needs for seconds. */
+  const patienceMs = process.env['WEFT_VM'] ? 20_000 : 1500
+  /** Run in the namespace of the asker: prints the answer, the error's code, or `silence`. */
+  const client = `
+const [server, proto, query] = process.argv.slice(1)
+const end = text => { console.log(text); process.exit() }
+setTimeout(() => end('silence'), ${patienceMs})
+const bytes = Buffer.from(query, 'hex')
+if (proto === 'udp') {
+  const socket = require('node:dgram').createSocket(server.includes(':') ? 'udp6' : 'udp4')
+  socket.on('error', error => end(error.code)).on('message', message => end(message.toString('hex')))
+  socket.connect(53, server, error => error ? end(error.code) : socket.send(bytes))
+} else {
+  const socket = require('node:net').connect(53, server)
+  socket.on('error', error => end(error.code)).on('data', data => end(data.subarray(2).toString('hex')))
+  socket.write(Buffer.concat([Buffer.from([0, bytes.length]), bytes]))
+}`
+  const ask = async (
+    from: string,
+    server: string,
+    name: string,
+    type: 'A' | 'AAAA',
+    proto = 'udp',
+  ): Promise<string> => {
+    const query = encode({ type: 'query', id: 7, questions: [{ type, name }] }).toString('hex')
+    const args = from === '' ? [] : ['ip', 'netns', 'exec', from]
+    const [command, ...rest] = [...args, process.execPath, '-e', client, server, proto, query]
+    const out = await new Promise<string>((resolve, reject) =>
+      execFile(command!, rest, (error, stdout) => (error ? reject(error) : resolve(stdout.trim()))),
+    )
+    if (!/^[0-9a-f]{24,}$/.test(out)) return out
+    return (decode(Buffer.from(out, 'hex')).answers ?? []).map(answer => ('data' in answer ? answer.data : '')).join()
+  }
+
+  await reconciler.start()
+  for (const network of networks) {
+    const id = endpointOf(network)
+    await reconciler.attach(network, id, AbortSignal.timeout(60_000))
+    const { addresses } = snapshot.endpoints(network).get(id)!.record
+    const { pools } = snapshot.networks.get(network)!.record
+    const inside = `ip -n ${network}`
+    sh(`ip netns add ${network}; ip link set ${containerEnd(id)} netns ${network} name eth0`)
+    sh(`${inside} link set lo up; ${inside} link set eth0 up`)
+    for (const address of addresses) {
+      const pool = pools.find(({ prefix }) => familyOf(prefix) === familyOf(address))!
+      const nodad = familyOf(address) === 4 ? '' : 'nodad'
+      sh(`${inside} address add ${withLength(address, pool.prefix)} dev eth0 ${nodad}`)
+      sh(`${inside} route add ${familyOf(address) === 4 ? ours4 : ours6} dev eth0`)
+    }
+  }
+  const places = networks.flatMap(network => {
+    const { vni, pools } = snapshot.networks.get(network)!.record
+    const families = new Set(pools.map(({ prefix }) => familyOf(prefix)))
+    return host.resolvers
+      .filter(address => families.has(familyOf(address)))
+      .map(address => ({ network, ns: `weft-m${vni}`, address }))
+  })
+  dns.serve([...places, ...host.resolvers.map(address => ({ network: '', ns: '', address }))])
+  for (const end = Date.now() + 60_000; dns.listening < 5 && Date.now() < end; ) await sleep(50)
+
+  t.test('every container is answered at the addresses of its families', async t => {
+    t.equal(dns.listening, 5, [...dns.problems].join())
+    const rows = [
+      ['both', ours4, 'A', '10.80.0.7'],
+      ['both', ours4, 'AAAA', 'fd00:80::7'],
+      ['both', ours6, 'A', '10.80.0.7'],
+      ['both', ours6, 'AAAA', 'fd00:80::7'],
+      ['four', ours4, 'A', '10.81.0.7'],
+      ['six', ours6, 'AAAA', 'fd00:82::7'],
+      ['six', ours6, 'A', ''],
+      ['inner', ours6, 'AAAA', 'fd00:83::7'],
+    ] as const
+    for (const [from, server, type, answer] of rows)
+      for (const proto of ['udp', 'tcp'])
+        t.equal(await ask(from, server, 'db', type, proto), answer, `${from} asks ${server} for ${type} by ${proto}`)
+    t.match(sh('ip -n six -6 neigh show dev eth0'), new RegExp(`^${ours6} lladdr 02:7e:00:00:00:01`, 'm'))
+    t.equal(await ask('four', ours6, 'db', 'A'), 'ENETUNREACH', 'no way of a family that it has not')
+  })
+
+  t.test(
+    "a container of Docker's own bridge is answered by the host, whoever comes by the underlay is not",
+    async t => {
+      sh(`ip netns add plain; ip link add br-plain type bridge; sysctl -wq net.ipv6.conf.br-plain.disable_ipv6=0; ip link set br-plain up
+ip address add 172.30.0.1/24 dev br-plain; ip address add fd03::1/64 dev br-plain nodad
+ip link add vplain master br-plain type veth peer name eth0 netns plain; ip link set vplain up; ip -n plain link set eth0 up
+ip -n plain address add 172.30.0.2/24 dev eth0; ip -n plain address add fd03::2/64 dev eth0 nodad
+ip -n plain route add default via 172.30.0.1; ip -n plain route add default via fd03::1
+ip -n outside link set eth0 up; ip -n outside address add 192.0.2.9/24 dev eth0; ip -n outside address add fd02::9/64 dev eth0 nodad
+ip -n outside route add ${ours4} via 192.0.2.1; ip -n outside route add ${ours6} via fd02::1`)
+      const dropped = (server: string): number =>
+        Number(new RegExp(`daddr ${server} counter packets (\\d+)`).exec(sh('nft list chain inet weft input'))?.[1])
+      for (const server of host.resolvers) {
+        t.equal(await ask('', server, 'db.six.weft', 'AAAA'), 'fd00:82::7', `the host itself asks ${server}`)
+        for (const proto of ['udp', 'tcp'])
+          t.equal(await ask('plain', server, 'db.six.weft', 'AAAA', proto), 'fd00:82::7', `its bridge asks by ${proto}`)
+        t.equal(dropped(server), 0, 'nobody is refused so far')
+        t.equal(await ask('outside', server, 'db.six.weft', 'AAAA'), 'silence', 'the underlay does')
+        t.ok(dropped(server) > 0, 'it is the rule that did it')
+      }
+    },
+  )
+
+  t.test('without weftd they are refused at once, so that the next resolver is asked', async t => {
+    await dns.close()
+    for (const [from, server] of [
+      ['both', ours4],
+      ['six', ours6],
+      ['inner', ours6],
+      ['plain', ours6],
+    ] as const)
+      for (const proto of ['udp', 'tcp'])
+        t.equal(await ask(from, server, 'db', 'AAAA', proto), 'ECONNREFUSED', `${from} by ${proto}`)
+    t.same(reconciler.status().failing, [])
+    await reconciler.close()
+    await kernel.close()
+  })
+}
