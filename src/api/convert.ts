@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Records of the cluster into messages of the API.
 import { type Endpoint, standing } from '../model/endpoint.ts'
+import { type Floating, floatingOf } from '../model/floating.ts'
+import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { holding, type PortKey, type PortMapping, parsePortKey } from '../model/port.ts'
-import { parseServiceKey, servicesIn } from '../model/service.ts'
+import { parseServiceKey, servicesIn, weightOf } from '../model/service.ts'
+import { defaultScheduler, formatTarget, optionsKey, type ServiceOptions } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
 import type * as wire from './gen/weft.ts'
@@ -45,7 +48,7 @@ const portMessage = ({ proto, port, hostPort, hostIp, local }: PortMapping): wir
   local: local === true,
 })
 
-export const endpointMessage = (endpoint: Endpoint, snapshot: Snapshot): wire.Endpoint => ({
+export const endpointMessage = (endpoint: Endpoint, snapshot: Snapshot, unpublished: boolean): wire.Endpoint => ({
   id: endpoint.id,
   network: snapshot.networks.get(endpoint.network)?.record.name ?? endpoint.network,
   node: endpoint.node,
@@ -59,42 +62,93 @@ export const endpointMessage = (endpoint: Endpoint, snapshot: Snapshot): wire.En
   ports: endpoint.ports.map(portMessage),
   labels: { ...endpoint.workload?.labels },
   identity: endpoint.identity,
+  unpublished,
 })
 
-/** Every service that publishes a port on every host. `problem`: why this host does not answer on it. */
+const optionsMessage = (
+  options: ServiceOptions | undefined,
+  floating: (one: Floating) => wire.FloatingAddress,
+): wire.ServiceOptions => {
+  const { scheduler = defaultScheduler, affinity = 0, timeoutTcp = 0, timeoutUdp = 0, probe } = options ?? {}
+  return {
+    ...{ scheduler, affinity, timeoutTcp, timeoutUdp },
+    probe: probe ? formatTarget(probe.target) : '',
+    probeIntervalMs: probe?.intervalMs ?? 0,
+    probeTimeoutMs: probe?.timeoutMs ?? 0,
+    probeFailures: probe?.failures ?? 0,
+    addresses: (options?.addresses ?? []).map(one => floating(floatingOf(one, options!.network, options!.service))),
+  }
+}
+
+/**
+ * Every service that publishes a port on every host, or has virtual addresses and a container, or of which something was
+ * said. `problem`: why this host does not answer on it; `silent`: the node does not answer this one; `unable`: what was asked for and this host cannot do.
+ */
 export const serviceMessages = (
   snapshot: Snapshot,
   problem: (port: PortKey) => string | undefined,
+  silent: (network: NetworkId, node: NodeName) => boolean,
+  unable: (options: ServiceOptions | undefined) => string[],
+  floating: (one: Floating) => wire.FloatingAddress,
 ): readonly wire.Service[] => {
   const services = new Map<string, wire.Service>()
+  const listed = new Map<wire.Service, Set<string>>() // containers that it has already, by node
+  const unused = new Set<ServiceOptions>()
+  for (const network of snapshot.networks.keys())
+    for (const { record } of snapshot.services(network).values()) unused.add(record)
+  const serviceOf = (network: NetworkId, service: string): wire.Service => {
+    const known = services.get(`${network} ${service}`)
+    if (known) return known
+    const options = snapshot.services(network).get(optionsKey(service))?.record
+    if (options) unused.delete(options)
+    const { name, project = '' } = parseServiceKey(service)
+    const networkName = snapshot.networks.get(network)?.record.name ?? network
+    const vips = [...(snapshot.vips(network).get(service)?.record.addresses ?? [])]
+    const about = { name, project, network: networkName, vips, problems: unable(options) }
+    const made = { ...about, ports: [], backends: [], options: optionsMessage(options, floating) }
+    services.set(`${network} ${service}`, made)
+    return made
+  }
+  const addBackend = (service: wire.Service, network: NetworkId, id: EndpointId, isOther: boolean): void => {
+    const endpoint = snapshot.endpoints(network).get(id)?.record
+    if (!endpoint) return
+    const container = endpoint.workload?.name ?? id.slice(0, 12)
+    const known = listed.get(service) ?? new Set()
+    const title = `${endpoint.node} ${container}`
+    if (known.has(title)) return
+    listed.set(service, known.add(title))
+    const away = snapshot.nodes.get(endpoint.node)?.record.fenced !== undefined
+    const stands = standing(endpoint)
+    const mute = silent(network, endpoint.node)
+    const state = away ? 'away' : isOther ? 'other' : stands === 'active' && mute ? 'silent' : stands
+    service.backends.push({
+      container,
+      node: endpoint.node,
+      addresses: [...endpoint.addresses],
+      ports: endpoint.ports.map(portMessage),
+      state,
+      weight: state === 'active' ? weightOf(endpoint) : 0,
+      counts: [],
+    })
+  }
   for (const [key, { record }] of snapshot.ports) {
     const { cluster } = record
     if (!cluster) continue
-    const endpoints = snapshot.endpoints(cluster.network)
     const active = new Set(holding(cluster, servicesIn(snapshot, cluster.network)))
     const title = cluster.service ?? `container ${encodeURIComponent(cluster.holders[0]!.slice(0, 12))}`
-    const { name, project } = parseServiceKey(title)
-    const network = snapshot.networks.get(cluster.network)?.record.name ?? cluster.network
-    const known = services.get(`${cluster.network} ${title}`)
-    const service = known ?? { name, project: project ?? '', network, ports: [], backends: [] }
-    services.set(`${cluster.network} ${title}`, service)
+    const service = serviceOf(cluster.network, title)
     const { proto, port } = parsePortKey(key)
     service.ports.push({ proto, hostPort: port, problem: problem(key) ?? '' })
-    for (const id of cluster.holders) {
-      const endpoint = endpoints.get(id)?.record
-      if (!endpoint) continue
-      const container = endpoint.workload?.name ?? id.slice(0, 12)
-      if (service.backends.some(backend => backend.container === container && backend.node === endpoint.node)) continue
-      const away = snapshot.nodes.get(endpoint.node)?.record.fenced !== undefined
-      service.backends.push({
-        container,
-        node: endpoint.node,
-        addresses: [...endpoint.addresses],
-        ports: endpoint.ports.map(portMessage),
-        state: away ? 'away' : active.has(id) ? standing(endpoint) : 'other',
-      })
-    }
+    for (const id of cluster.holders) addBackend(service, cluster.network, id, !active.has(id))
   }
+  for (const network of snapshot.networks.keys())
+    for (const key of snapshot.vips(network).keys()) {
+      const members = snapshot.members(network, key)
+      if (members.size === 0) continue
+      const service = serviceOf(network, key)
+      for (const id of members) addBackend(service, network, id, false)
+    }
+  for (const { network, service } of [...unused]) serviceOf(network, service)
   for (const { ports } of services.values())
     ports.sort((a, b) => a.hostPort - b.hostPort || a.proto.localeCompare(b.proto))
   return [...services.values()].sort(
@@ -122,6 +176,7 @@ export const nodeMessage = (node: Node, snapshot: Snapshot): wire.Node => {
     routes: [...node.routes],
     endpoints,
     applied: presence?.applied ?? '',
+    addresses: (node.addresses ?? []).map(one => ({ ...one })),
   }
 }
 
@@ -135,4 +190,35 @@ export const reconcilerMessage = (status: ReconcilerStatus): wire.ReconcilerStat
   observed: status.observed,
   lastPassMs: status.lastPassMs,
   reached: status.reached,
+})
+
+/** What went to one address by one port; `all`: since it is a destination. */
+export interface Count {
+  readonly proto: string
+  readonly port: number
+  readonly to: string
+  readonly active: number
+  readonly all?: { readonly connections: bigint; readonly bytesIn: bigint; readonly bytesOut: bigint }
+}
+
+/** With what the kernel of this host counts. Backends are told by their addresses. */
+export const countedMessage = (service: wire.Service, counts: readonly Count[]): wire.Service => ({
+  ...service,
+  backends: service.backends.map(backend => ({
+    ...backend,
+    counts: service.ports.flatMap(({ proto, hostPort }): wire.BackendCount[] => {
+      const own = counts.filter(
+        one => one.proto === proto && one.port === hostPort && backend.addresses.includes(one.to),
+      )
+      if (own.length === 0) return []
+      const active = own.reduce((sum, one) => sum + one.active, 0)
+      const known = own.every(one => one.all !== undefined)
+      const sum = (of: 'connections' | 'bytesIn' | 'bytesOut'): number =>
+        own.reduce((total, { all }) => total + Number(all?.[of] ?? 0n), 0)
+      const all = known
+        ? { connections: sum('connections'), bytesIn: sum('bytesIn'), bytesOut: sum('bytesOut') }
+        : { connections: undefined, bytesIn: undefined, bytesOut: undefined }
+      return [{ proto, hostPort, active, ...all }]
+    }),
+  })),
 })

@@ -5,11 +5,25 @@ import { WeftError } from '../base/errors.ts'
 import type { Bindings } from '../control/bindings.ts'
 import type { Networks } from '../control/networks.ts'
 import type { Nodes } from '../control/nodes.ts'
+import type { Reserve } from '../control/reserve.ts'
+import type { Services } from '../control/services.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
+import { labelProblems } from '../model/service.ts'
+import { type ServiceOptions, schedulers } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
-import { endpointMessage, networkMessage, nodeMessage, reconcilerMessage, serviceMessages, titleOf } from './convert.ts'
+import {
+  type Count,
+  countedMessage,
+  endpointMessage,
+  networkMessage,
+  nodeMessage,
+  reconcilerMessage,
+  serviceMessages,
+  titleOf,
+} from './convert.ts'
+import { floatingMessage, unheld } from './floating.ts'
 import type * as wire from './gen/weft.ts'
 import type { Handlers } from './server.ts'
 
@@ -17,9 +31,13 @@ export interface ApiParts {
   readonly node: NodeName
   readonly version: string
   readonly vtep: () => string
+  readonly balancer: string
+  /** That it has. */
+  readonly schedulers: readonly string[]
   readonly snapshot: Snapshot
   readonly networks: Networks
   readonly nodes: Nodes
+  readonly services: Services
   readonly bindings: Bindings
   readonly reconciler: () => ReconcilerStatus
   readonly store: () => {
@@ -38,13 +56,24 @@ export interface ApiParts {
   readonly removeNetwork: (id: NetworkId, signal: AbortSignal) => Promise<void>
   readonly networkProblems: () => ReadonlyMap<string, string>
   readonly dockerError: () => string | undefined
+  /** Version of this host's engine if containers of --internal networks ask it for names in vain. */
+  readonly keepsQueries: () => string | undefined
   readonly lastErrors: () => readonly { at: string; method: string; code: string; error: string }[]
   readonly dnsListening: () => number
   readonly dnsProblems: () => ReadonlyMap<NetworkId, string>
+  /** What this host has sent to the containers of a network. */
+  readonly counters: (network: NetworkId) => Promise<readonly Count[]>
+  /** Containers of this node that fail their probe, and why. */
+  readonly probeFailures: () => ReadonlyMap<EndpointId, string>
   readonly drain: (network: NetworkId, endpoint: EndpointId, drained: boolean, signal: AbortSignal) => Promise<void>
   /** 'tcp/8080' → why this host does not answer on it. */
   readonly portProblems: () => ReadonlyMap<string, string>
+  /** Nodes that do not answer this one through the data path, and since when (ISO 8601). */
+  readonly silences: () => readonly { readonly network: NetworkId; readonly node: NodeName; readonly since: string }[]
   readonly departures: () => number
+  readonly reserve: Pick<Reserve, 'has' | 'all' | 'endpoints'>
+  /** Plain address → why this host could not take it. */
+  readonly floatingProblems: () => ReadonlyMap<string, string>
 }
 
 export const apiHandlers = (parts: ApiParts): Handlers => {
@@ -61,7 +90,31 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
     return node.record
   }
 
-  const services = (): readonly wire.Service[] => serviceMessages(snapshot, key => parts.portProblems().get(key))
+  const services = (): readonly wire.Service[] => {
+    const silent = new Set(parts.silences().map(({ network, node }) => `${network} ${node}`))
+    return serviceMessages(
+      snapshot,
+      key => parts.portProblems().get(key),
+      (network, node) => silent.has(`${network} ${node}`),
+      unable,
+      floating => floatingMessage(snapshot, floating, parts.floatingProblems()),
+    )
+  }
+  const unable = (options: ServiceOptions | undefined): string[] => {
+    const { scheduler, affinity, timeoutTcp, timeoutUdp } = options ?? {}
+    const by = `this host balances by ${parts.balancer}, which`
+    return [
+      ...(scheduler === undefined || parts.schedulers.includes(scheduler)
+        ? []
+        : [`scheduler ${scheduler}: ${by} has ${parts.schedulers.join(', ')}; ${parts.schedulers[0]} is used`]),
+      ...(affinity === undefined || parts.balancer === 'ipvs'
+        ? []
+        : [`affinity ${affinity} s: ${by} keeps a client's container as long as the containers are the same`]),
+      ...(parts.balancer !== 'ipvs' || (timeoutTcp ?? timeoutUdp) === undefined
+        ? []
+        : [`timeouts: ${by} has one for all services of a network, the longest that one of them wants`]),
+    ]
+  }
   const serviceNamed = (name: string, network: string): wire.Service => {
     const found = services().filter(
       service =>
@@ -72,8 +125,7 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
         'INVALID',
         `there are several: ${found.map(service => `${titleOf(service)} in ${service.network}`).join(', ')}: give --network, or PROJECT/NAME`,
       )
-    if (!found[0])
-      throw new WeftError('NOT_FOUND', `no service ${JSON.stringify(name)} publishes a port: see weft service ls`)
+    if (!found[0]) throw new WeftError('NOT_FOUND', `there is no service ${JSON.stringify(name)}: see weft service ls`)
     return found[0]
   }
 
@@ -84,6 +136,7 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
         node: parts.node,
         version: parts.version,
         vtep: parts.vtep(),
+        balancer: parts.balancer,
         store: {
           available,
           error: error ?? '',
@@ -94,10 +147,12 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
         reconciler: reconcilerMessage(parts.reconciler()),
         dockerError: parts.dockerError() ?? '',
         lastErrors: parts.lastErrors().map(one => ({ ...one })),
-        problems: problemsOf(parts),
+        problems: problemsOf(parts, services()),
         networksHere: bindings.bound.size,
         dnsListening: parts.dnsListening(),
         departures: parts.departures(),
+        unpublished: parts.reserve.endpoints().length,
+        spares: parts.reserve.all().filter(({ state }) => state === 'spare').length,
       }
     },
     async getVersion() {
@@ -133,7 +188,7 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
         endpoints: ids.flatMap(id =>
           [...snapshot.endpoints(id).values()]
             .filter(({ record }) => node === '' || record.node === node)
-            .map(({ record }) => endpointMessage(record, snapshot)),
+            .map(({ record }) => endpointMessage(record, snapshot, parts.reserve.has(record.id))),
         ),
       }
     },
@@ -142,7 +197,24 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
       return { services: services().filter(service => name === '' || service.network === name) }
     },
     async getService({ name, network }) {
-      return serviceNamed(name, network)
+      const service = serviceNamed(name, network)
+      return countedMessage(service, await parts.counters(networks.find(service.network).record.id))
+    },
+    async createService({ name, network, dev, ...request }, signal) {
+      const { record } = networks.find(network)
+      if (schedulers.some(one => one === request.scheduler) && !parts.schedulers.includes(request.scheduler!))
+        throw new WeftError(
+          'NOT_SUPPORTED',
+          `--scheduler ${request.scheduler}: published ports are balanced here by ${parts.balancer}, which has ${parts.schedulers.join(', ')}: choose one of them, or start weftd with --lb ipvs on every host`,
+        )
+      await parts.services.create(record.id, name, { ...request, dev: dev === '' ? undefined : dev }, signal)
+      // of a label and a container with one name the options are the same
+      const title = record.name ?? record.id
+      return services().find(one => one.network === title && titleOf(one) === name) ?? serviceNamed(name, title)
+    },
+    async removeService({ name, network }, signal) {
+      await parts.services.remove(networks.find(network).record.id, name, signal)
+      return {}
     },
     async drainBackend({ service: name, network, container, undo }, signal) {
       const service = serviceNamed(name, network)
@@ -185,7 +257,7 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
 }
 
 /** Sentences about what an operator should look at. */
-const problemsOf = (parts: ApiParts): string[] => {
+const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[] => {
   const problems: string[] = []
   const store = parts.store()
   if (!store.available) problems.push(`store: ${store.error ?? 'not reached yet'}`)
@@ -195,6 +267,15 @@ const problemsOf = (parts: ApiParts): string[] => {
     )
   const docker = parts.dockerError()
   if (docker !== undefined) problems.push(`docker: ${docker}`)
+  const engine = parts.keepsQueries()
+  for (const [id, { record }] of engine === undefined ? [] : parts.snapshot.networks)
+    if (
+      record.internal &&
+      [...parts.snapshot.endpoints(id).values()].some(({ record: { node } }) => node === parts.node)
+    )
+      problems.push(
+        `network ${record.name ?? id} is --internal, and Docker ${engine} asks nobody for names there: containers here know those of other hosts by address only, until Docker is 26.1.3 or later`,
+      )
   for (const [name, why] of parts.networkProblems()) problems.push(`network ${name}: ${why}`)
   for (const [id, why] of parts.dnsProblems())
     problems.push(`dns in ${parts.snapshot.networks.get(id)?.record.name ?? 'the host'}: ${why}`)
@@ -202,14 +283,35 @@ const problemsOf = (parts: ApiParts): string[] => {
   for (const port of parts.reconciler().lost)
     problems.push(`port ${port} was removed by somebody: restart its container`)
   for (const [port, why] of parts.portProblems()) problems.push(`port ${port} is not answered on this host: ${why}`)
-  problems.push(...unpublished(parts.snapshot))
+  for (const [endpoint, why] of parts.probeFailures())
+    problems.push(`container ${containerOf(parts.snapshot, endpoint)} fails its probe: ${why}`)
+  for (const { network, node, since } of parts.silences())
+    problems.push(
+      `node ${node} does not answer in network ${parts.snapshot.networks.get(network)?.record.name ?? network} since ${since}: its containers get no new connections by ports of this host while others can`,
+    )
+  problems.push(...unheld(parts.snapshot, parts.floatingProblems()))
+  for (const network of parts.snapshot.networks.keys())
+    for (const { record } of parts.snapshot.endpoints(network).values())
+      for (const problem of labelProblems(record)) problems.push(`container ${record.workload!.name}: ${problem}`)
+  problems.push(...unpublished(services))
   problems.push(...equalNames(parts.snapshot))
+  for (const service of services)
+    for (const problem of service.problems)
+      problems.push(`service ${titleOf(service)} of network ${service.network}: ${problem}`)
   return problems
 }
 
+const containerOf = (snapshot: Snapshot, endpoint: EndpointId): string => {
+  for (const network of snapshot.networks.keys()) {
+    const known = snapshot.endpoints(network).get(endpoint)?.record
+    if (known) return known.workload?.name ?? endpoint.slice(0, 12)
+  }
+  return endpoint.slice(0, 12)
+}
+
 /** Containers whose port another service had, which came out when they were running already. */
-const unpublished = (snapshot: Snapshot): string[] =>
-  serviceMessages(snapshot, () => undefined).flatMap(service =>
+const unpublished = (services: readonly wire.Service[]): string[] =>
+  services.flatMap(service =>
     service.backends
       .filter(({ state }) => state === 'other')
       .map(

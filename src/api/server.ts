@@ -28,6 +28,8 @@ export interface Handlers {
   listEndpoints(request: wire.ListEndpointsRequest, signal: AbortSignal): Promise<wire.ListEndpointsResponse>
   listServices(request: wire.ListServicesRequest, signal: AbortSignal): Promise<wire.ListServicesResponse>
   getService(request: wire.GetServiceRequest, signal: AbortSignal): Promise<wire.Service>
+  createService(request: wire.CreateServiceRequest, signal: AbortSignal): Promise<wire.Service>
+  removeService(request: wire.RemoveServiceRequest, signal: AbortSignal): Promise<wire.RemoveServiceResponse>
   drainBackend(request: wire.DrainBackendRequest, signal: AbortSignal): Promise<wire.Service>
   listNodes(request: wire.ListNodesRequest, signal: AbortSignal): Promise<wire.ListNodesResponse>
   getNode(request: wire.GetNodeRequest, signal: AbortSignal): Promise<wire.Node>
@@ -68,6 +70,8 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
     listEndpoints: unary(handlers.listEndpoints),
     listServices: unary(handlers.listServices),
     getService: unary(handlers.getService),
+    createService: unary(handlers.createService),
+    removeService: unary(handlers.removeService),
     drainBackend: unary(handlers.drainBackend),
     listNodes: unary(handlers.listNodes),
     getNode: unary(handlers.getNode),

@@ -19,6 +19,9 @@ export const show = <T>(cli: Cli, command: Command, data: T, asTable: (data: T) 
   cli.print(render(output, data, asTable))
 }
 
+/** A flag that may be repeated. */
+export const many = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text]
+
 /** --opt a=b, repeatable, as a record. */
 export const pairs = (text: string, before: Record<string, string>): Record<string, string> => {
   const equals = text.indexOf('=')

@@ -4,6 +4,7 @@ import { type ApiParts, apiHandlers } from '../../src/api/handlers.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { openMirror } from '../../src/store/mirror.ts'
+import { testCluster } from '../overlay/cluster.ts'
 
 /** The API of a node that has nothing to complain of, but for `parts`. */
 const handlers = async (parts: Partial<ApiParts>) => {
@@ -14,9 +15,23 @@ const handlers = async (parts: Partial<ApiParts>) => {
   const none = () => new Map<string, string>()
   return apiHandlers({
     ...{ node: 'a', version: '0', vtep: () => '192.0.2.1', snapshot: mirror.snapshot, bindings: { bound: new Map() } },
-    ...{ store: () => ({ ...mirror.status, available: true, error: undefined }), dockerError: () => undefined },
+    ...{
+      store: () => ({ ...mirror.status, available: true, error: undefined }),
+      dockerError: () => undefined,
+      keepsQueries: () => undefined,
+    },
     ...{ reconciler: () => ({ failing: [], lost: [], repairs: new Map() }), lastErrors: () => [] },
-    ...{ networkProblems: none, dnsProblems: none, portProblems: none, dnsListening: () => 0, departures: () => 0 },
+    ...{
+      networkProblems: none,
+      dnsProblems: none,
+      portProblems: none,
+      probeFailures: none,
+      floatingProblems: none,
+      dnsListening: () => 0,
+      departures: () => 0,
+      reserve: { has: () => false, all: () => [], endpoints: () => [] },
+    },
+    silences: () => [],
     ...parts,
   } as unknown as ApiParts)
 }
@@ -41,3 +56,28 @@ t.test('accepting a store that is not in doubt says so', async t => {
     t.same(await acceptStore({}, signal), { idle: !doubted })
   }
 })
+
+t.test('a node that does not answer is a problem', async t => {
+  const silences = () => [{ network: 'n', node: 'h2', since: '2026-01-01T00:00:00.000Z' }]
+  const { problems } = await (await handlers({ silences })).getStatus({}, signal)
+  t.match(problems, [/^node h2 does not answer in network n since 2026-01-01T00:00:00\.000Z: /])
+  t.equal(problems.length, 1)
+})
+
+t.test(
+  'an engine that keeps the queries of --internal networks to itself is a problem where there are such',
+  async t => {
+    const problemsWith = async (internal: boolean, node: string) => {
+      const snapshot = testCluster()
+      snapshot.putNode({ name: node })
+      snapshot.putNetwork({ id: 'inner', internal })
+      snapshot.putEndpoint({ id: 'e1', network: 'inner', node })
+      return (await (await handlers({ snapshot, keepsQueries: () => '26.1.2' })).getStatus({}, signal)).problems
+    }
+    t.match(await problemsWith(true, 'a'), [
+      /^network inner is --internal, and Docker 26\.1\.2 asks nobody for names there/,
+    ])
+    t.same(await problemsWith(true, 'b'), [])
+    t.same(await problemsWith(false, 'a'), [])
+  },
+)

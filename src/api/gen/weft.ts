@@ -56,6 +56,44 @@ export interface GetServiceRequest {
   network: string;
 }
 
+export interface CreateServiceRequest {
+  /** as ListServices has it: name, or project/name */
+  name: string;
+  network: string;
+  /** rr, wrr, lc, wlc, sh, mh */
+  scheduler?:
+    | string
+    | undefined;
+  /** seconds, 0: off */
+  affinity?:
+    | number
+    | undefined;
+  /** seconds, 0: the kernel's */
+  timeoutTcp?: number | undefined;
+  timeoutUdp?:
+    | number
+    | undefined;
+  /** tcp[:PORT], http:PORT/PATH[=STATUS[-STATUS]], none */
+  probe?: string | undefined;
+  probeIntervalMs?: number | undefined;
+  probeTimeoutMs?: number | undefined;
+  probeFailures?:
+    | number
+    | undefined;
+  /** CIDRs, in place of those before; none: take them away; empty: as they were */
+  addresses: string[];
+  /** of the hosts, with addresses */
+  dev: string;
+}
+
+export interface RemoveServiceRequest {
+  name: string;
+  network: string;
+}
+
+export interface RemoveServiceResponse {
+}
+
 export interface DrainBackendRequest {
   service: string;
   network: string;
@@ -202,6 +240,8 @@ export interface Endpoint {
   ports: Port[];
   labels: { [key: string]: string };
   identity: number;
+  /** began while the store was away: other hosts do not know it yet */
+  unpublished: boolean;
 }
 
 export interface Endpoint_LabelsEntry {
@@ -228,6 +268,40 @@ export interface Service {
   network: string;
   ports: ServicePort[];
   backends: Backend[];
+  options:
+    | ServiceOptions
+    | undefined;
+  /** its virtual addresses inside the network */
+  vips: string[];
+  /** what was asked for and the host that is asked cannot do */
+  problems: string[];
+}
+
+export interface ServiceOptions {
+  scheduler: string;
+  /** seconds, 0: off */
+  affinity: number;
+  /** seconds, 0: the kernel's */
+  timeoutTcp: number;
+  timeoutUdp: number;
+  /** as in CreateServiceRequest, empty: none */
+  probe: string;
+  probeIntervalMs: number;
+  probeTimeoutMs: number;
+  probeFailures: number;
+  addresses: FloatingAddress[];
+}
+
+export interface FloatingAddress {
+  /** CIDR */
+  address: string;
+  dev: string;
+  /** who has it, or empty */
+  node: string;
+  /** ISO 8601 */
+  since: string;
+  /** why nobody has it, or empty */
+  problem: string;
 }
 
 export interface ServicePort {
@@ -245,10 +319,30 @@ export interface Backend {
   addresses: string[];
   ports: Port[];
   /**
-   * active; else it gets no new connections: starting, unhealthy (its HEALTHCHECK), paused, stopping, drained,
-   * other (it is of another service), away (its node is fenced)
+   * active; else it gets no new connections: starting, unhealthy (its HEALTHCHECK), failing (its probe), paused, stopping,
+   * drained, silent (its node does not answer the one that was asked), other (it is of another service), away (its node
+   * is fenced)
    */
   state: string;
+  /** its share of new connections: 0 unless active */
+  weight: number;
+  /** of GetService only */
+  counts: BackendCount[];
+}
+
+/** What the host that is asked has sent to a container by one port, as the kernel counts it. */
+export interface BackendCount {
+  proto: string;
+  hostPort: number;
+  /** connections now; TCP: established */
+  active: number;
+  /** of this and the rest, since the container is a backend; only with IPVS */
+  connections?:
+    | number
+    | undefined;
+  /** from clients */
+  bytesIn?: number | undefined;
+  bytesOut?: number | undefined;
 }
 
 export interface Node {
@@ -264,6 +358,12 @@ export interface Node {
   endpoints: number;
   /** store revision that its kernel has */
   applied: string;
+  addresses: DeviceAddress[];
+}
+
+export interface DeviceAddress {
+  dev: string;
+  address: string;
 }
 
 export interface ListNetworksResponse {
@@ -299,6 +399,12 @@ export interface Status {
   dnsListening: number;
   /** endpoints that wait for the store to be erased */
   departures: number;
+  /** of published ports: ipvs or nft */
+  balancer: string;
+  /** endpoints that began while the store was away, and wait for it */
+  unpublished: number;
+  /** addresses kept here for containers that start while it is away */
+  spares: number;
 }
 
 export interface StoreStatus {
@@ -798,6 +904,423 @@ export const GetServiceRequest: MessageFns<GetServiceRequest> = {
     const message = createBaseGetServiceRequest();
     message.name = object.name ?? "";
     message.network = object.network ?? "";
+    return message;
+  },
+};
+
+function createBaseCreateServiceRequest(): CreateServiceRequest {
+  return {
+    name: "",
+    network: "",
+    scheduler: undefined,
+    affinity: undefined,
+    timeoutTcp: undefined,
+    timeoutUdp: undefined,
+    probe: undefined,
+    probeIntervalMs: undefined,
+    probeTimeoutMs: undefined,
+    probeFailures: undefined,
+    addresses: [],
+    dev: "",
+  };
+}
+
+export const CreateServiceRequest: MessageFns<CreateServiceRequest> = {
+  encode(message: CreateServiceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.network !== "") {
+      writer.uint32(18).string(message.network);
+    }
+    if (message.scheduler !== undefined) {
+      writer.uint32(26).string(message.scheduler);
+    }
+    if (message.affinity !== undefined) {
+      writer.uint32(32).uint32(message.affinity);
+    }
+    if (message.timeoutTcp !== undefined) {
+      writer.uint32(40).uint32(message.timeoutTcp);
+    }
+    if (message.timeoutUdp !== undefined) {
+      writer.uint32(48).uint32(message.timeoutUdp);
+    }
+    if (message.probe !== undefined) {
+      writer.uint32(58).string(message.probe);
+    }
+    if (message.probeIntervalMs !== undefined) {
+      writer.uint32(64).uint32(message.probeIntervalMs);
+    }
+    if (message.probeTimeoutMs !== undefined) {
+      writer.uint32(72).uint32(message.probeTimeoutMs);
+    }
+    if (message.probeFailures !== undefined) {
+      writer.uint32(80).uint32(message.probeFailures);
+    }
+    for (const v of message.addresses) {
+      writer.uint32(90).string(v!);
+    }
+    if (message.dev !== "") {
+      writer.uint32(98).string(message.dev);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CreateServiceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCreateServiceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.scheduler = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.affinity = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.timeoutTcp = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.timeoutUdp = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.probe = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.probeIntervalMs = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.probeTimeoutMs = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.probeFailures = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.dev = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CreateServiceRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      scheduler: isSet(object.scheduler) ? globalThis.String(object.scheduler) : undefined,
+      affinity: isSet(object.affinity) ? globalThis.Number(object.affinity) : undefined,
+      timeoutTcp: isSet(object.timeoutTcp)
+        ? globalThis.Number(object.timeoutTcp)
+        : isSet(object.timeout_tcp)
+        ? globalThis.Number(object.timeout_tcp)
+        : undefined,
+      timeoutUdp: isSet(object.timeoutUdp)
+        ? globalThis.Number(object.timeoutUdp)
+        : isSet(object.timeout_udp)
+        ? globalThis.Number(object.timeout_udp)
+        : undefined,
+      probe: isSet(object.probe) ? globalThis.String(object.probe) : undefined,
+      probeIntervalMs: isSet(object.probeIntervalMs)
+        ? globalThis.Number(object.probeIntervalMs)
+        : isSet(object.probe_interval_ms)
+        ? globalThis.Number(object.probe_interval_ms)
+        : undefined,
+      probeTimeoutMs: isSet(object.probeTimeoutMs)
+        ? globalThis.Number(object.probeTimeoutMs)
+        : isSet(object.probe_timeout_ms)
+        ? globalThis.Number(object.probe_timeout_ms)
+        : undefined,
+      probeFailures: isSet(object.probeFailures)
+        ? globalThis.Number(object.probeFailures)
+        : isSet(object.probe_failures)
+        ? globalThis.Number(object.probe_failures)
+        : undefined,
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => globalThis.String(e))
+        : [],
+      dev: isSet(object.dev) ? globalThis.String(object.dev) : "",
+    };
+  },
+
+  toJSON(message: CreateServiceRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.scheduler !== undefined) {
+      obj.scheduler = message.scheduler;
+    }
+    if (message.affinity !== undefined) {
+      obj.affinity = Math.round(message.affinity);
+    }
+    if (message.timeoutTcp !== undefined) {
+      obj.timeoutTcp = Math.round(message.timeoutTcp);
+    }
+    if (message.timeoutUdp !== undefined) {
+      obj.timeoutUdp = Math.round(message.timeoutUdp);
+    }
+    if (message.probe !== undefined) {
+      obj.probe = message.probe;
+    }
+    if (message.probeIntervalMs !== undefined) {
+      obj.probeIntervalMs = Math.round(message.probeIntervalMs);
+    }
+    if (message.probeTimeoutMs !== undefined) {
+      obj.probeTimeoutMs = Math.round(message.probeTimeoutMs);
+    }
+    if (message.probeFailures !== undefined) {
+      obj.probeFailures = Math.round(message.probeFailures);
+    }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses;
+    }
+    if (message.dev !== "") {
+      obj.dev = message.dev;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CreateServiceRequest>, I>>(base?: I): CreateServiceRequest {
+    return CreateServiceRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CreateServiceRequest>, I>>(object: I): CreateServiceRequest {
+    const message = createBaseCreateServiceRequest();
+    message.name = object.name ?? "";
+    message.network = object.network ?? "";
+    message.scheduler = object.scheduler ?? undefined;
+    message.affinity = object.affinity ?? undefined;
+    message.timeoutTcp = object.timeoutTcp ?? undefined;
+    message.timeoutUdp = object.timeoutUdp ?? undefined;
+    message.probe = object.probe ?? undefined;
+    message.probeIntervalMs = object.probeIntervalMs ?? undefined;
+    message.probeTimeoutMs = object.probeTimeoutMs ?? undefined;
+    message.probeFailures = object.probeFailures ?? undefined;
+    message.addresses = object.addresses?.map((e) => e) || [];
+    message.dev = object.dev ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveServiceRequest(): RemoveServiceRequest {
+  return { name: "", network: "" };
+}
+
+export const RemoveServiceRequest: MessageFns<RemoveServiceRequest> = {
+  encode(message: RemoveServiceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.network !== "") {
+      writer.uint32(18).string(message.network);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveServiceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveServiceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveServiceRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+    };
+  },
+
+  toJSON(message: RemoveServiceRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RemoveServiceRequest>, I>>(base?: I): RemoveServiceRequest {
+    return RemoveServiceRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveServiceRequest>, I>>(object: I): RemoveServiceRequest {
+    const message = createBaseRemoveServiceRequest();
+    message.name = object.name ?? "";
+    message.network = object.network ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveServiceResponse(): RemoveServiceResponse {
+  return {};
+}
+
+export const RemoveServiceResponse: MessageFns<RemoveServiceResponse> = {
+  encode(_: RemoveServiceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveServiceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveServiceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RemoveServiceResponse {
+    return {};
+  },
+
+  toJSON(_: RemoveServiceResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RemoveServiceResponse>, I>>(base?: I): RemoveServiceResponse {
+    return RemoveServiceResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveServiceResponse>, I>>(_: I): RemoveServiceResponse {
+    const message = createBaseRemoveServiceResponse();
     return message;
   },
 };
@@ -3019,6 +3542,7 @@ function createBaseEndpoint(): Endpoint {
     ports: [],
     labels: {},
     identity: 0,
+    unpublished: false,
   };
 }
 
@@ -3062,6 +3586,9 @@ export const Endpoint: MessageFns<Endpoint> = {
     });
     if (message.identity !== 0) {
       writer.uint32(104).uint32(message.identity);
+    }
+    if (message.unpublished !== false) {
+      writer.uint32(112).bool(message.unpublished);
     }
     return writer;
   },
@@ -3186,6 +3713,14 @@ export const Endpoint: MessageFns<Endpoint> = {
             message.identity = reader.uint32();
             continue;
           }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.unpublished = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3232,6 +3767,7 @@ export const Endpoint: MessageFns<Endpoint> = {
         )
         : {},
       identity: isSet(object.identity) ? globalThis.Number(object.identity) : 0,
+      unpublished: isSet(object.unpublished) ? globalThis.Boolean(object.unpublished) : false,
     };
   },
 
@@ -3282,6 +3818,9 @@ export const Endpoint: MessageFns<Endpoint> = {
     if (message.identity !== 0) {
       obj.identity = Math.round(message.identity);
     }
+    if (message.unpublished !== false) {
+      obj.unpublished = message.unpublished;
+    }
     return obj;
   },
 
@@ -3311,6 +3850,7 @@ export const Endpoint: MessageFns<Endpoint> = {
       {},
     );
     message.identity = object.identity ?? 0;
+    message.unpublished = object.unpublished ?? false;
     return message;
   },
 };
@@ -3542,7 +4082,7 @@ export const Port: MessageFns<Port> = {
 };
 
 function createBaseService(): Service {
-  return { name: "", project: "", network: "", ports: [], backends: [] };
+  return { name: "", project: "", network: "", ports: [], backends: [], options: undefined, vips: [], problems: [] };
 }
 
 export const Service: MessageFns<Service> = {
@@ -3561,6 +4101,15 @@ export const Service: MessageFns<Service> = {
     }
     for (const v of message.backends) {
       Backend.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.options !== undefined) {
+      ServiceOptions.encode(message.options, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.vips) {
+      writer.uint32(58).string(v!);
+    }
+    for (const v of message.problems) {
+      writer.uint32(66).string(v!);
     }
     return writer;
   },
@@ -3618,6 +4167,30 @@ export const Service: MessageFns<Service> = {
             message.backends.push(Backend.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.options = ServiceOptions.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.vips.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.problems.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3637,6 +4210,9 @@ export const Service: MessageFns<Service> = {
       network: isSet(object.network) ? globalThis.String(object.network) : "",
       ports: globalThis.Array.isArray(object?.ports) ? object.ports.map((e: any) => ServicePort.fromJSON(e)) : [],
       backends: globalThis.Array.isArray(object?.backends) ? object.backends.map((e: any) => Backend.fromJSON(e)) : [],
+      options: isSet(object.options) ? ServiceOptions.fromJSON(object.options) : undefined,
+      vips: globalThis.Array.isArray(object?.vips) ? object.vips.map((e: any) => globalThis.String(e)) : [],
+      problems: globalThis.Array.isArray(object?.problems) ? object.problems.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -3657,6 +4233,15 @@ export const Service: MessageFns<Service> = {
     if (message.backends?.length) {
       obj.backends = message.backends.map((e) => Backend.toJSON(e));
     }
+    if (message.options !== undefined) {
+      obj.options = ServiceOptions.toJSON(message.options);
+    }
+    if (message.vips?.length) {
+      obj.vips = message.vips;
+    }
+    if (message.problems?.length) {
+      obj.problems = message.problems;
+    }
     return obj;
   },
 
@@ -3670,6 +4255,373 @@ export const Service: MessageFns<Service> = {
     message.network = object.network ?? "";
     message.ports = object.ports?.map((e) => ServicePort.fromPartial(e)) || [];
     message.backends = object.backends?.map((e) => Backend.fromPartial(e)) || [];
+    message.options = (object.options !== undefined && object.options !== null)
+      ? ServiceOptions.fromPartial(object.options)
+      : undefined;
+    message.vips = object.vips?.map((e) => e) || [];
+    message.problems = object.problems?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseServiceOptions(): ServiceOptions {
+  return {
+    scheduler: "",
+    affinity: 0,
+    timeoutTcp: 0,
+    timeoutUdp: 0,
+    probe: "",
+    probeIntervalMs: 0,
+    probeTimeoutMs: 0,
+    probeFailures: 0,
+    addresses: [],
+  };
+}
+
+export const ServiceOptions: MessageFns<ServiceOptions> = {
+  encode(message: ServiceOptions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.scheduler !== "") {
+      writer.uint32(10).string(message.scheduler);
+    }
+    if (message.affinity !== 0) {
+      writer.uint32(16).uint32(message.affinity);
+    }
+    if (message.timeoutTcp !== 0) {
+      writer.uint32(24).uint32(message.timeoutTcp);
+    }
+    if (message.timeoutUdp !== 0) {
+      writer.uint32(32).uint32(message.timeoutUdp);
+    }
+    if (message.probe !== "") {
+      writer.uint32(42).string(message.probe);
+    }
+    if (message.probeIntervalMs !== 0) {
+      writer.uint32(48).uint32(message.probeIntervalMs);
+    }
+    if (message.probeTimeoutMs !== 0) {
+      writer.uint32(56).uint32(message.probeTimeoutMs);
+    }
+    if (message.probeFailures !== 0) {
+      writer.uint32(64).uint32(message.probeFailures);
+    }
+    for (const v of message.addresses) {
+      FloatingAddress.encode(v!, writer.uint32(74).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceOptions {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceOptions();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.scheduler = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.affinity = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.timeoutTcp = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.timeoutUdp = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.probe = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.probeIntervalMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.probeTimeoutMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.probeFailures = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.addresses.push(FloatingAddress.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceOptions {
+    return {
+      scheduler: isSet(object.scheduler) ? globalThis.String(object.scheduler) : "",
+      affinity: isSet(object.affinity) ? globalThis.Number(object.affinity) : 0,
+      timeoutTcp: isSet(object.timeoutTcp)
+        ? globalThis.Number(object.timeoutTcp)
+        : isSet(object.timeout_tcp)
+        ? globalThis.Number(object.timeout_tcp)
+        : 0,
+      timeoutUdp: isSet(object.timeoutUdp)
+        ? globalThis.Number(object.timeoutUdp)
+        : isSet(object.timeout_udp)
+        ? globalThis.Number(object.timeout_udp)
+        : 0,
+      probe: isSet(object.probe) ? globalThis.String(object.probe) : "",
+      probeIntervalMs: isSet(object.probeIntervalMs)
+        ? globalThis.Number(object.probeIntervalMs)
+        : isSet(object.probe_interval_ms)
+        ? globalThis.Number(object.probe_interval_ms)
+        : 0,
+      probeTimeoutMs: isSet(object.probeTimeoutMs)
+        ? globalThis.Number(object.probeTimeoutMs)
+        : isSet(object.probe_timeout_ms)
+        ? globalThis.Number(object.probe_timeout_ms)
+        : 0,
+      probeFailures: isSet(object.probeFailures)
+        ? globalThis.Number(object.probeFailures)
+        : isSet(object.probe_failures)
+        ? globalThis.Number(object.probe_failures)
+        : 0,
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => FloatingAddress.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ServiceOptions): unknown {
+    const obj: any = {};
+    if (message.scheduler !== "") {
+      obj.scheduler = message.scheduler;
+    }
+    if (message.affinity !== 0) {
+      obj.affinity = Math.round(message.affinity);
+    }
+    if (message.timeoutTcp !== 0) {
+      obj.timeoutTcp = Math.round(message.timeoutTcp);
+    }
+    if (message.timeoutUdp !== 0) {
+      obj.timeoutUdp = Math.round(message.timeoutUdp);
+    }
+    if (message.probe !== "") {
+      obj.probe = message.probe;
+    }
+    if (message.probeIntervalMs !== 0) {
+      obj.probeIntervalMs = Math.round(message.probeIntervalMs);
+    }
+    if (message.probeTimeoutMs !== 0) {
+      obj.probeTimeoutMs = Math.round(message.probeTimeoutMs);
+    }
+    if (message.probeFailures !== 0) {
+      obj.probeFailures = Math.round(message.probeFailures);
+    }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses.map((e) => FloatingAddress.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ServiceOptions>, I>>(base?: I): ServiceOptions {
+    return ServiceOptions.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ServiceOptions>, I>>(object: I): ServiceOptions {
+    const message = createBaseServiceOptions();
+    message.scheduler = object.scheduler ?? "";
+    message.affinity = object.affinity ?? 0;
+    message.timeoutTcp = object.timeoutTcp ?? 0;
+    message.timeoutUdp = object.timeoutUdp ?? 0;
+    message.probe = object.probe ?? "";
+    message.probeIntervalMs = object.probeIntervalMs ?? 0;
+    message.probeTimeoutMs = object.probeTimeoutMs ?? 0;
+    message.probeFailures = object.probeFailures ?? 0;
+    message.addresses = object.addresses?.map((e) => FloatingAddress.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseFloatingAddress(): FloatingAddress {
+  return { address: "", dev: "", node: "", since: "", problem: "" };
+}
+
+export const FloatingAddress: MessageFns<FloatingAddress> = {
+  encode(message: FloatingAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.dev !== "") {
+      writer.uint32(18).string(message.dev);
+    }
+    if (message.node !== "") {
+      writer.uint32(26).string(message.node);
+    }
+    if (message.since !== "") {
+      writer.uint32(34).string(message.since);
+    }
+    if (message.problem !== "") {
+      writer.uint32(42).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FloatingAddress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFloatingAddress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.dev = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.since = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FloatingAddress {
+    return {
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
+      dev: isSet(object.dev) ? globalThis.String(object.dev) : "",
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      since: isSet(object.since) ? globalThis.String(object.since) : "",
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: FloatingAddress): unknown {
+    const obj: any = {};
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
+    if (message.dev !== "") {
+      obj.dev = message.dev;
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.since !== "") {
+      obj.since = message.since;
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FloatingAddress>, I>>(base?: I): FloatingAddress {
+    return FloatingAddress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FloatingAddress>, I>>(object: I): FloatingAddress {
+    const message = createBaseFloatingAddress();
+    message.address = object.address ?? "";
+    message.dev = object.dev ?? "";
+    message.node = object.node ?? "";
+    message.since = object.since ?? "";
+    message.problem = object.problem ?? "";
     return message;
   },
 };
@@ -3780,7 +4732,7 @@ export const ServicePort: MessageFns<ServicePort> = {
 };
 
 function createBaseBackend(): Backend {
-  return { container: "", node: "", addresses: [], ports: [], state: "" };
+  return { container: "", node: "", addresses: [], ports: [], state: "", weight: 0, counts: [] };
 }
 
 export const Backend: MessageFns<Backend> = {
@@ -3799,6 +4751,12 @@ export const Backend: MessageFns<Backend> = {
     }
     if (message.state !== "") {
       writer.uint32(42).string(message.state);
+    }
+    if (message.weight !== 0) {
+      writer.uint32(48).uint32(message.weight);
+    }
+    for (const v of message.counts) {
+      BackendCount.encode(v!, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -3856,6 +4814,22 @@ export const Backend: MessageFns<Backend> = {
             message.state = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.weight = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.counts.push(BackendCount.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3877,6 +4851,8 @@ export const Backend: MessageFns<Backend> = {
         : [],
       ports: globalThis.Array.isArray(object?.ports) ? object.ports.map((e: any) => Port.fromJSON(e)) : [],
       state: isSet(object.state) ? globalThis.String(object.state) : "",
+      weight: isSet(object.weight) ? globalThis.Number(object.weight) : 0,
+      counts: globalThis.Array.isArray(object?.counts) ? object.counts.map((e: any) => BackendCount.fromJSON(e)) : [],
     };
   },
 
@@ -3897,6 +4873,12 @@ export const Backend: MessageFns<Backend> = {
     if (message.state !== "") {
       obj.state = message.state;
     }
+    if (message.weight !== 0) {
+      obj.weight = Math.round(message.weight);
+    }
+    if (message.counts?.length) {
+      obj.counts = message.counts.map((e) => BackendCount.toJSON(e));
+    }
     return obj;
   },
 
@@ -3910,12 +4892,186 @@ export const Backend: MessageFns<Backend> = {
     message.addresses = object.addresses?.map((e) => e) || [];
     message.ports = object.ports?.map((e) => Port.fromPartial(e)) || [];
     message.state = object.state ?? "";
+    message.weight = object.weight ?? 0;
+    message.counts = object.counts?.map((e) => BackendCount.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseBackendCount(): BackendCount {
+  return { proto: "", hostPort: 0, active: 0, connections: undefined, bytesIn: undefined, bytesOut: undefined };
+}
+
+export const BackendCount: MessageFns<BackendCount> = {
+  encode(message: BackendCount, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.proto !== "") {
+      writer.uint32(10).string(message.proto);
+    }
+    if (message.hostPort !== 0) {
+      writer.uint32(16).uint32(message.hostPort);
+    }
+    if (message.active !== 0) {
+      writer.uint32(24).uint32(message.active);
+    }
+    if (message.connections !== undefined) {
+      writer.uint32(32).uint64(message.connections);
+    }
+    if (message.bytesIn !== undefined) {
+      writer.uint32(40).uint64(message.bytesIn);
+    }
+    if (message.bytesOut !== undefined) {
+      writer.uint32(48).uint64(message.bytesOut);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackendCount {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackendCount();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.proto = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hostPort = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.active = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.connections = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.bytesIn = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.bytesOut = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BackendCount {
+    return {
+      proto: isSet(object.proto) ? globalThis.String(object.proto) : "",
+      hostPort: isSet(object.hostPort)
+        ? globalThis.Number(object.hostPort)
+        : isSet(object.host_port)
+        ? globalThis.Number(object.host_port)
+        : 0,
+      active: isSet(object.active) ? globalThis.Number(object.active) : 0,
+      connections: isSet(object.connections) ? globalThis.Number(object.connections) : undefined,
+      bytesIn: isSet(object.bytesIn)
+        ? globalThis.Number(object.bytesIn)
+        : isSet(object.bytes_in)
+        ? globalThis.Number(object.bytes_in)
+        : undefined,
+      bytesOut: isSet(object.bytesOut)
+        ? globalThis.Number(object.bytesOut)
+        : isSet(object.bytes_out)
+        ? globalThis.Number(object.bytes_out)
+        : undefined,
+    };
+  },
+
+  toJSON(message: BackendCount): unknown {
+    const obj: any = {};
+    if (message.proto !== "") {
+      obj.proto = message.proto;
+    }
+    if (message.hostPort !== 0) {
+      obj.hostPort = Math.round(message.hostPort);
+    }
+    if (message.active !== 0) {
+      obj.active = Math.round(message.active);
+    }
+    if (message.connections !== undefined) {
+      obj.connections = Math.round(message.connections);
+    }
+    if (message.bytesIn !== undefined) {
+      obj.bytesIn = Math.round(message.bytesIn);
+    }
+    if (message.bytesOut !== undefined) {
+      obj.bytesOut = Math.round(message.bytesOut);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<BackendCount>, I>>(base?: I): BackendCount {
+    return BackendCount.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BackendCount>, I>>(object: I): BackendCount {
+    const message = createBaseBackendCount();
+    message.proto = object.proto ?? "";
+    message.hostPort = object.hostPort ?? 0;
+    message.active = object.active ?? 0;
+    message.connections = object.connections ?? undefined;
+    message.bytesIn = object.bytesIn ?? undefined;
+    message.bytesOut = object.bytesOut ?? undefined;
     return message;
   },
 };
 
 function createBaseNode(): Node {
-  return { name: "", number: 0, vtep: "", mtu: 0, version: "", state: "", routes: [], endpoints: 0, applied: "" };
+  return {
+    name: "",
+    number: 0,
+    vtep: "",
+    mtu: 0,
+    version: "",
+    state: "",
+    routes: [],
+    endpoints: 0,
+    applied: "",
+    addresses: [],
+  };
 }
 
 export const Node: MessageFns<Node> = {
@@ -3946,6 +5102,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.applied !== "") {
       writer.uint32(74).string(message.applied);
+    }
+    for (const v of message.addresses) {
+      DeviceAddress.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -4035,6 +5194,14 @@ export const Node: MessageFns<Node> = {
             message.applied = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.addresses.push(DeviceAddress.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4058,6 +5225,9 @@ export const Node: MessageFns<Node> = {
       routes: globalThis.Array.isArray(object?.routes) ? object.routes.map((e: any) => globalThis.String(e)) : [],
       endpoints: isSet(object.endpoints) ? globalThis.Number(object.endpoints) : 0,
       applied: isSet(object.applied) ? globalThis.String(object.applied) : "",
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => DeviceAddress.fromJSON(e))
+        : [],
     };
   },
 
@@ -4090,6 +5260,9 @@ export const Node: MessageFns<Node> = {
     if (message.applied !== "") {
       obj.applied = message.applied;
     }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses.map((e) => DeviceAddress.toJSON(e));
+    }
     return obj;
   },
 
@@ -4107,6 +5280,92 @@ export const Node: MessageFns<Node> = {
     message.routes = object.routes?.map((e) => e) || [];
     message.endpoints = object.endpoints ?? 0;
     message.applied = object.applied ?? "";
+    message.addresses = object.addresses?.map((e) => DeviceAddress.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDeviceAddress(): DeviceAddress {
+  return { dev: "", address: "" };
+}
+
+export const DeviceAddress: MessageFns<DeviceAddress> = {
+  encode(message: DeviceAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.dev !== "") {
+      writer.uint32(10).string(message.dev);
+    }
+    if (message.address !== "") {
+      writer.uint32(18).string(message.address);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceAddress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceAddress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.dev = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeviceAddress {
+    return {
+      dev: isSet(object.dev) ? globalThis.String(object.dev) : "",
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
+    };
+  },
+
+  toJSON(message: DeviceAddress): unknown {
+    const obj: any = {};
+    if (message.dev !== "") {
+      obj.dev = message.dev;
+    }
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeviceAddress>, I>>(base?: I): DeviceAddress {
+    return DeviceAddress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeviceAddress>, I>>(object: I): DeviceAddress {
+    const message = createBaseDeviceAddress();
+    message.dev = object.dev ?? "";
+    message.address = object.address ?? "";
     return message;
   },
 };
@@ -4400,6 +5659,9 @@ function createBaseStatus(): Status {
     networksHere: 0,
     dnsListening: 0,
     departures: 0,
+    balancer: "",
+    unpublished: 0,
+    spares: 0,
   };
 }
 
@@ -4437,6 +5699,15 @@ export const Status: MessageFns<Status> = {
     }
     if (message.departures !== 0) {
       writer.uint32(88).uint32(message.departures);
+    }
+    if (message.balancer !== "") {
+      writer.uint32(98).string(message.balancer);
+    }
+    if (message.unpublished !== 0) {
+      writer.uint32(104).uint32(message.unpublished);
+    }
+    if (message.spares !== 0) {
+      writer.uint32(112).uint32(message.spares);
     }
     return writer;
   },
@@ -4542,6 +5813,30 @@ export const Status: MessageFns<Status> = {
             message.departures = reader.uint32();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.balancer = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.unpublished = reader.uint32();
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.spares = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4583,6 +5878,9 @@ export const Status: MessageFns<Status> = {
         ? globalThis.Number(object.dns_listening)
         : 0,
       departures: isSet(object.departures) ? globalThis.Number(object.departures) : 0,
+      balancer: isSet(object.balancer) ? globalThis.String(object.balancer) : "",
+      unpublished: isSet(object.unpublished) ? globalThis.Number(object.unpublished) : 0,
+      spares: isSet(object.spares) ? globalThis.Number(object.spares) : 0,
     };
   },
 
@@ -4621,6 +5919,15 @@ export const Status: MessageFns<Status> = {
     if (message.departures !== 0) {
       obj.departures = Math.round(message.departures);
     }
+    if (message.balancer !== "") {
+      obj.balancer = message.balancer;
+    }
+    if (message.unpublished !== 0) {
+      obj.unpublished = Math.round(message.unpublished);
+    }
+    if (message.spares !== 0) {
+      obj.spares = Math.round(message.spares);
+    }
     return obj;
   },
 
@@ -4644,6 +5951,9 @@ export const Status: MessageFns<Status> = {
     message.networksHere = object.networksHere ?? 0;
     message.dnsListening = object.dnsListening ?? 0;
     message.departures = object.departures ?? 0;
+    message.balancer = object.balancer ?? "";
+    message.unpublished = object.unpublished ?? 0;
+    message.spares = object.spares ?? 0;
     return message;
   },
 };
@@ -5399,7 +6709,7 @@ export const WeftService = {
       Buffer.from(ListEndpointsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListEndpointsResponse => ListEndpointsResponse.decode(value),
   },
-  /** Containers that publish a port together on every host. */
+  /** Containers that publish a port together on every host, or have virtual addresses together. */
   listServices: {
     path: "/weft.v1.Weft/ListServices" as const,
     requestStream: false as const,
@@ -5419,6 +6729,27 @@ export const WeftService = {
     requestDeserialize: (value: Buffer): GetServiceRequest => GetServiceRequest.decode(value),
     responseSerialize: (value: Service): Buffer => Buffer.from(Service.encode(value).finish()),
     responseDeserialize: (value: Buffer): Service => Service.decode(value),
+  },
+  /** Says how a service is served; what is not named stays as it was. It may come before its first container. */
+  createService: {
+    path: "/weft.v1.Weft/CreateService" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CreateServiceRequest): Buffer => Buffer.from(CreateServiceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CreateServiceRequest => CreateServiceRequest.decode(value),
+    responseSerialize: (value: Service): Buffer => Buffer.from(Service.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Service => Service.decode(value),
+  },
+  /** Forgets what was said. Its containers stay a service. NOT_FOUND: nothing was said. */
+  removeService: {
+    path: "/weft.v1.Weft/RemoveService" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveServiceRequest): Buffer => Buffer.from(RemoveServiceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveServiceRequest => RemoveServiceRequest.decode(value),
+    responseSerialize: (value: RemoveServiceResponse): Buffer =>
+      Buffer.from(RemoveServiceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveServiceResponse => RemoveServiceResponse.decode(value),
   },
   /** No new connections to one of its containers; those that are there go on. */
   drainBackend: {
@@ -5512,10 +6843,14 @@ export interface WeftServer extends UntypedServiceImplementation {
   /** FAILED_PRECONDITION names the nodes that have containers on it. */
   removeNetwork: handleUnaryCall<RemoveNetworkRequest, RemoveNetworkResponse>;
   listEndpoints: handleUnaryCall<ListEndpointsRequest, ListEndpointsResponse>;
-  /** Containers that publish a port together on every host. */
+  /** Containers that publish a port together on every host, or have virtual addresses together. */
   listServices: handleUnaryCall<ListServicesRequest, ListServicesResponse>;
   /** NOT_FOUND, or INVALID_ARGUMENT when several networks or projects have services of that name. */
   getService: handleUnaryCall<GetServiceRequest, Service>;
+  /** Says how a service is served; what is not named stays as it was. It may come before its first container. */
+  createService: handleUnaryCall<CreateServiceRequest, Service>;
+  /** Forgets what was said. Its containers stay a service. NOT_FOUND: nothing was said. */
+  removeService: handleUnaryCall<RemoveServiceRequest, RemoveServiceResponse>;
   /** No new connections to one of its containers; those that are there go on. */
   drainBackend: handleUnaryCall<DrainBackendRequest, Service>;
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
@@ -5642,7 +6977,7 @@ export interface WeftClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListEndpointsResponse) => void,
   ): ClientUnaryCall;
-  /** Containers that publish a port together on every host. */
+  /** Containers that publish a port together on every host, or have virtual addresses together. */
   listServices(
     request: ListServicesRequest,
     callback: (error: ServiceError | null, response: ListServicesResponse) => void,
@@ -5673,6 +7008,38 @@ export interface WeftClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  /** Says how a service is served; what is not named stays as it was. It may come before its first container. */
+  createService(
+    request: CreateServiceRequest,
+    callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  createService(
+    request: CreateServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  createService(
+    request: CreateServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Service) => void,
+  ): ClientUnaryCall;
+  /** Forgets what was said. Its containers stay a service. NOT_FOUND: nothing was said. */
+  removeService(
+    request: RemoveServiceRequest,
+    callback: (error: ServiceError | null, response: RemoveServiceResponse) => void,
+  ): ClientUnaryCall;
+  removeService(
+    request: RemoveServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveServiceResponse) => void,
+  ): ClientUnaryCall;
+  removeService(
+    request: RemoveServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveServiceResponse) => void,
   ): ClientUnaryCall;
   /** No new connections to one of its containers; those that are there go on. */
   drainBackend(

@@ -23,7 +23,7 @@ export const endpointCommand = (program: Command, cli: Cli): void => {
             { title: 'ENDPOINT', value: row => row.id.slice(0, 12) },
             { title: 'NETWORK', value: row => row.network },
             { title: 'CONTAINER', value: row => row.container || '(not told yet)' },
-            { title: 'NODE', value: row => row.node },
+            { title: 'NODE', value: row => (row.unpublished ? `${row.node} (not published yet)` : row.node) },
             { title: 'ADDRESSES', value: row => row.addresses.join(' ') },
             {
               title: 'PORTS',

@@ -3,7 +3,7 @@
 import type { Command } from 'commander'
 import type { Network, Pool } from '../../api/gen/weft.ts'
 import { WeftError } from '../../base/errors.ts'
-import { type Cli, outputOption, pairs, show } from '../context.ts'
+import { type Cli, many, outputOption, pairs, show } from '../context.ts'
 import { table } from '../render.ts'
 
 interface CreateFlags {
@@ -16,8 +16,6 @@ interface CreateFlags {
   opt: Record<string, string>
   label: Record<string, string>
 }
-
-const many = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text]
 
 export const networkCommand = (program: Command, cli: Cli): void => {
   const network = program.command('network').description('networks of the cluster')

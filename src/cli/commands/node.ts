@@ -42,6 +42,7 @@ export const nodeCommand = (program: Command, cli: Cli): void => {
           `Version:    ${one.version}`,
           `Endpoints:  ${one.endpoints}`,
           `Applied:    ${one.applied === '' ? '-' : one.applied}`,
+          ...one.addresses.map(({ dev, address }) => `Address:    ${address} dev ${dev}`),
           ...one.routes.map(route => `Route:      ${route}`),
           '',
         ].join('\n'),
@@ -49,7 +50,9 @@ export const nodeCommand = (program: Command, cli: Cli): void => {
     })
   node
     .command('drain <name>')
-    .description('refuse containers that are started or restarted on weft networks there; those that run stay')
+    .description(
+      'refuse containers that are started or restarted on weft networks there, and give its floating addresses to others; those that run stay',
+    )
     .option('--undo', 'take them again')
     .action(async (name: string, flags: { undo?: boolean }) => {
       const found = await cli.api().call(client => client.drainNode, { name, undo: flags.undo === true })

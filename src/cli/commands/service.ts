@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// weft service ls, show; weft port: what containers publish.
+// weft service ls, show, drain; weft port: what containers publish, and by which addresses they are reached together.
 import type { Command } from 'commander'
-import type { Port, Service } from '../../api/gen/weft.ts'
+import type { Backend, Port, Service } from '../../api/gen/weft.ts'
 import { WeftError } from '../../base/errors.ts'
 import { type Cli, outputOption, show } from '../context.ts'
 import { table } from '../render.ts'
+import { optionLines, optionsCommands } from './service-options.ts'
 
 const title = ({ project, name }: Service): string => (project === '' ? name : `${project}/${name}`)
 const portsOf = ({ ports }: Service): string => ports.map(({ proto, hostPort }) => `${hostPort}/${proto}`).join(' ')
 
 export const serviceCommand = (program: Command, cli: Cli): void => {
-  const service = program.command('service').description('ports that every host answers on')
+  const service = program
+    .command('service')
+    .description('containers behind a port of every host, or behind one address')
   drainCommand(service, cli)
+  optionsCommands(service, cli)
   service
     .command('ls')
-    .description('list the services that publish a port')
+    .description('list the services')
     .option('--network <name>', 'only of this network')
     .addOption(outputOption())
     .action(async (flags: { network?: string }, command: Command) => {
@@ -36,7 +40,7 @@ export const serviceCommand = (program: Command, cli: Cli): void => {
     })
   service
     .command('show <name>')
-    .description('one service: its ports and where they lead to')
+    .description('one service: its addresses and ports, and where they lead to')
     .option('--network <name>', 'where several networks have one of this name')
     .addOption(outputOption())
     .action(async (name: string, flags: { network?: string }, command: Command) => {
@@ -45,16 +49,24 @@ export const serviceCommand = (program: Command, cli: Cli): void => {
         [
           `Service:  ${title(one)}`,
           `Network:  ${one.network}`,
+          ...one.vips.map(vip => `VIP:      ${vip}`),
           ...one.ports.map(
             ({ proto, hostPort, problem }) =>
               `Port:     ${hostPort}/${proto}${problem === '' ? '' : `  not on this host: ${problem}`}`,
           ),
+          ...optionLines(one.options),
+          ...one.problems.map(problem => `Problem:  ${problem}`),
           '',
           table(
             [
               { title: 'CONTAINER', value: row => row.container },
               { title: 'NODE', value: row => row.node },
               { title: 'STATE', value: row => row.state },
+              { title: 'WEIGHT', value: row => String(row.weight) },
+              { title: 'ACTIVE', value: row => sum(row, 'active') },
+              { title: 'TOTAL', value: row => sum(row, 'connections') },
+              { title: 'IN', value: row => sum(row, 'bytesIn') },
+              { title: 'OUT', value: row => sum(row, 'bytesOut') },
               { title: 'ADDRESSES', value: row => row.addresses.join(' ') },
             ],
             one.backends,
@@ -63,6 +75,13 @@ export const serviceCommand = (program: Command, cli: Cli): void => {
       )
     })
 }
+
+/** By all ports, as the host counts that was asked; '-' where it does not. */
+const sum = ({ counts }: Backend, what: 'active' | 'connections' | 'bytesIn' | 'bytesOut'): string =>
+  // nothing said: nftables, which counts only what is there now, has nothing there
+  counts.some(count => count[what] === undefined) || (counts.length === 0 && what !== 'active')
+    ? '-'
+    : String(counts.reduce((total, count) => total + (count[what] ?? 0), 0))
 
 /** weft service drain. */
 const drainCommand = (service: Command, cli: Cli): void => {
