@@ -49,6 +49,7 @@ spawn_weftd() {
   [ "$(pid_of "$host" weftd)" = 0 ] || return 0
   [ "$store" = embedded ] || url=etcd://$(store_list :2379)
   read -r -a args <<< "$weftd_args"
+  [ -z "$tls" ] || args=(--etcd-ca "$state/tls/weftd/ca.pem" --etcd-cert "$state/tls/weftd/cert.pem" --etcd-key "$state/tls/weftd/key.pem" "${args[@]}")
   spawn "$host" weftd "$here/node" "$root/dist/main.js" --node "$host" --vtep "10.9.0.${host#h}" --underlay-dev eth0 \
     --store "$url" --data-dir "$state/$host/weft" --plugin-socket /run/docker/plugins/weft.sock \
     --docker unix:///run/docker.sock --api-socket /run/weft/weft.sock "${args[@]}"
@@ -66,7 +67,16 @@ spawn_dockerd() {
   [ "$(pid_of "$1" dockerd)" = 0 ] || return 0
   spawn "$1" dockerd dockerd
 }
-wait_dockerd() { wait_until dockerd_answers "$1" || die "dockerd on $1 does not answer: $(tail -n 3 "$state/$1/dockerd.log")"; }
+wait_dockerd() {
+  local tries=0
+  until wait_until dockerd_answers "$1"; do
+    # dockerd gives containerd 15 s, and several that start at once on a slow machine need more
+    if [ "$((tries += 1))" -gt 5 ] || ! said "$1" dockerd 'timeout waiting for containerd'; then
+      die "dockerd on $1 does not answer: $(tail -n 3 "$state/$1/dockerd.log")"
+    fi
+    spawn_dockerd "$1"
+  done
+}
 dockerd_answers() {
   [ "$(pid_of "$1" dockerd)" != 0 ] || return 2
   # asking is dear on a slow machine: not before there is a socket

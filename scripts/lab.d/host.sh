@@ -11,7 +11,7 @@ need_tools() {
   for tool in dockerd containerd runc docker; do
     PATH=${engine:+$engine:}$PATH command -v "$tool" > /dev/null || missing+=("$tool")
   done
-  [ "$store" = embedded ] || for tool in etcd etcdctl; do command -v "$tool" > /dev/null || missing+=("$tool"); done
+  [ "$store" = embedded ] || for tool in etcd etcdctl ${tls:+openssl}; do PATH=$(store_path) command -v "$tool" > /dev/null || missing+=("$tool"); done
   [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]}. Install with: scripts/install base lab"
   busybox --list > /dev/null 2>&1 || die "busybox does not run"
   kernel=$(ldd "$(command -v busybox)" 2>&1 || true)
@@ -27,13 +27,14 @@ host_path() {
 
 # enter WHO CMD…: this process's directory is kept unless it is one that a host has of its own
 enter() {
-  local who=$1 init dir=$PWD
+  local who=$1 init dir=$PWD env
   shift
   case $who in
     client | router) exec_if ip netns exec "$(netns_of "$who")" "$@"; return ;;
     store | s[1-3])
       [ "$store" != embedded ] || die "lab $name has no etcd"
-      exec_if ip netns exec "$(netns_of "$who")" env ETCDCTL_API=3 "ETCDCTL_ENDPOINTS=$(store_list :2379 "$store_scheme://")" "$@"
+      mapfile -t env < <(store_env)
+      exec_if ip netns exec "$(netns_of "$who")" env "${env[@]}" "ETCDCTL_ENDPOINTS=$(store_list :2379 "$(store_scheme)://")" "$@"
       return
       ;;
   esac
@@ -89,7 +90,7 @@ host_spawn() {
   mkdir -p "$dir/docker" "$dir/weft" "$dir/etc" "$dir/cgroup"
   rm -rf "$dir/etc.work" "$dir/ready"
   mkdir "$dir/etc.work"
-  resolvers='"169.254.77.53"'
+  resolvers='"169.254.77.53","fd69:7765:6674:ffff::53"'
   [ -z "$dns" ] || resolvers+=",\"${dns//,/\",\"}\""
   cat > "$dir/daemon.json" <<J
 {

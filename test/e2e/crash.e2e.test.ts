@@ -13,7 +13,7 @@ const { look, agree } = openAgreement(lab, ['h1', 'h2'])
 const graceMs = 60_000
 
 await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--ipv6', 'app')
-await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=app')) !== '')
+await lab.shows('h2', 'app')
 const run = (host: string, name: string, ...options: string[]) =>
   lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, ...options, 'busybox', ...idle)
 const running = async (): Promise<string[]> =>

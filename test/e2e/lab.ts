@@ -6,6 +6,12 @@ import { fileURLToPath } from 'node:url'
 
 const lab = fileURLToPath(new URL('../../scripts/lab', import.meta.url))
 
+/** How much longer things may take in the emulated machine. */
+export const slowness = process.env['WEFT_VM'] ? 6 : 1
+
+/** Flags of `lab up`: $WEFT_LB says by what published ports are balanced, else weftd chooses. */
+export const balancerFlags = process.env['WEFT_LB'] ? ['--weftd-args', `--lb ${process.env['WEFT_LB']}`] : []
+
 export interface Answer {
   readonly code: number
   readonly out: string
@@ -31,10 +37,14 @@ export interface Lab {
   exec(who: string, ...args: string[]): Promise<string>
   /** In a network namespace of weft on that host: 'n' is the switch, 'm' the gateway. */
   inside(host: string, which: 'n' | 'm', vni: number, ...args: string[]): Promise<string>
+  /** A program of this machine in the network namespace of a container: the image need not have it. */
+  within(host: string, container: string, ...args: string[]): Promise<string>
   /** Stays: killed by close. */
   background(...args: string[]): { child: ChildProcess; out: () => string; stop(): Promise<void> }
   /** Repeats until it gives something true, or the time is over; gives the last. */
   until<T>(test: () => Promise<T>, ms?: number): Promise<T>
+  /** Until the engine of that host has the network; throws when it does not come. */
+  shows(host: string, network: string): Promise<void>
   vni(host: string, network: string): Promise<number>
   close(): Promise<void>
 }
@@ -43,9 +53,9 @@ export const openLab = async (name: string, hosts: number, ...options: string[])
   const common = ['--name', name]
   const children = new Set<ChildProcess>()
   const engine = process.env['WEFT_ENGINE'] ? ['--engine', process.env['WEFT_ENGINE']] : []
-  const up = await run([...common, 'up', String(hosts), ...engine, ...options], 300_000)
+  const up = await run([...common, 'up', String(hosts), ...engine, ...options], 300_000 * slowness)
   if (up.code !== 0) throw new Error(`lab up: ${up.err}`)
-  const attempt = (...args: string[]): Promise<Answer> => run([...common, ...args], 180_000)
+  const attempt = (...args: string[]): Promise<Answer> => run([...common, ...args], 180_000 * slowness)
   const ok = async (...args: string[]): Promise<string> => {
     const answer = await attempt(...args)
     if (answer.code !== 0) throw new Error(`lab ${args.join(' ')}: ${answer.code}: ${answer.err}\n${answer.out}`)
@@ -59,6 +69,16 @@ export const openLab = async (name: string, hosts: number, ...options: string[])
     weft: (host, ...args) => ok('weft', host, ...args),
     exec: (who, ...args) => ok('exec', who, ...args),
     inside: (host, which, vni, ...args) => ok('exec', host, 'ip', 'netns', 'exec', `weft-${which}${vni}`, ...args),
+    within: (host, ...args) =>
+      ok(
+        'exec',
+        host,
+        'sh',
+        '-c',
+        'p=$(docker inspect -f "{{.State.Pid}}" "$1"); shift; exec nsenter -t "$p" -n "$@"',
+        'sh',
+        ...args,
+      ),
     background(...args) {
       const child = spawn(lab, [...common, ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
       children.add(child)
@@ -83,12 +103,16 @@ export const openLab = async (name: string, hosts: number, ...options: string[])
       }
     },
     async until(test, ms = 10_000) {
-      const end = Date.now() + ms
+      const end = Date.now() + ms * slowness
       for (;;) {
         const value = await test()
         if (value || Date.now() > end) return value
         await sleep(100)
       }
+    },
+    async shows(host, network) {
+      const list = () => self.docker(host, 'network', 'ls', '-q', '-f', `name=^${network}$`)
+      if (!(await self.until(list, 30_000))) throw new Error(`network ${network} did not come to ${host}`)
     },
     async vni(host, network) {
       return (JSON.parse(await self.weft(host, 'network', 'show', network, '-o', 'json')) as { vni: number }).vni
@@ -96,7 +120,7 @@ export const openLab = async (name: string, hosts: number, ...options: string[])
     async close() {
       for (const child of children)
         if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid!, 'SIGKILL')
-      await run([...common, 'down'], 120_000)
+      await run([...common, 'down'], 120_000 * slowness)
     },
   }
   return self

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // 50 requests a second by a host without a backend, while backends come and go, and everything else is restarted.
+// $WEFT_STREAM: for so many seconds around each, instead of a few.
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { openLab } from './lab.ts'
 
@@ -20,7 +24,7 @@ while (time - $from < $seconds) {
     };
     printf("%.1f %s", $at - $from, $@) if !$ok; exit 0
   }
-  my $next = $from + $n * 0.02; sleep($next - time) if $next > time
+  my $wait = $from + $n * 0.02 - time; sleep($wait) if $wait > 0
 }
 sleep 6; print "$n requests\n"
 `
@@ -28,8 +32,7 @@ sleep 6; print "$n requests\n"
 const lab = await openLab('live', 3)
 t.teardown(() => lab.close())
 await lab.docker('h1', ...'network create -d weft --ipam-driver weft --ipv6 app'.split(' '))
-for (const host of ['h2', 'h3'])
-  await lab.until(async () => (await lab.docker(host, 'network', 'ls', '-q', '-f', 'name=^app$')) !== '')
+for (const host of ['h2', 'h3']) await lab.shows(host, 'app')
 
 /** Answers for so long after SIGTERM, s. */
 const polite = (seconds: number): string =>
@@ -40,19 +43,38 @@ const start = (host: string, name: string, seconds = 0.2): Promise<string> =>
     ...['run', '-d', '--name', name, '--network', 'app', '--label', 'weft.service=web', '-p', '8080:80'],
     ...['busybox', 'sh', '-c', polite(seconds)],
   )
-const active = async (): Promise<number> => {
-  const { out } = await lab.try('weft', 'h3', 'service', 'show', 'web', '-o', 'json')
+const active = async (service = 'web'): Promise<number> => {
+  const { out } = await lab.try('weft', 'h3', 'service', 'show', service, '-o', 'json')
   return (JSON.parse(out || '{"backends":[]}') as { backends: { state: string }[] }).backends.filter(
     ({ state }) => state === 'active',
   ).length
 }
 
+const longer = Number(process.env['WEFT_STREAM'] ?? 0)
+t.setTimeout((600 + 20 * longer) * 1000)
+
 /** Requests by h3, while this happens. Answers those that failed. */
-const during = async (t: Test, what: string, seconds: number, happens: () => Promise<unknown>): Promise<string[]> => {
-  const stream = lab.background('exec', 'client', 'perl', '-e', perl, '10.9.0.3', '8080', String(seconds))
+const during = async (
+  t: Test,
+  what: string,
+  seconds: number,
+  happens: () => Promise<unknown>,
+  port = 8080,
+): Promise<string[]> => {
+  const stream = lab.background(
+    'exec',
+    'client',
+    'perl',
+    '-e',
+    perl,
+    '10.9.0.3',
+    String(port),
+    String(Math.max(seconds, longer)),
+  )
+  const closed = new Promise(resolve => stream.child.once('close', resolve))
   await new Promise(resolve => setTimeout(resolve, 1000))
   await happens()
-  await new Promise(resolve => stream.child.once('close', resolve))
+  await closed
   const lines = stream.out().trim().split('\n')
   t.match(lines.pop(), /^\d\d\d+ requests$/, what)
   return lines
@@ -65,11 +87,12 @@ const noneFails = async (
   seconds: number,
   happens: () => Promise<unknown>,
   undo: () => Promise<unknown>,
+  port = 8080,
 ) => {
   let failed: string[] = []
   for (let i = 0; i < 3; i++) {
     if (i > 0) await undo()
-    failed = await during(t, what, seconds, happens)
+    failed = await during(t, what, seconds, happens, port)
     if (failed.length === 0) break
     t.comment(`try ${i + 1}: ${failed.join('; ')}`)
   }
@@ -123,13 +146,14 @@ t.test('a backend is drained, then killed', async t => {
   })
   t.same(failed, [])
   await lab.docker('h1', 'start', 'cc')
-  await lab.until(async () => (await active()) === 2)
+  t.ok(await lab.until(async () => (await active()) === 3), 'a new life is not drained')
 })
 
 t.test('a backend is killed: who had not been answered is', async t => {
   const failed = await during(t, 'docker kill', 6, () => lab.docker('h2', 'kill', 'bb'))
   t.ok(failed.length <= 3, `failed: ${failed.join('; ')}`)
   await lab.docker('h2', 'start', 'bb')
+  t.ok(await lab.until(async () => (await active()) === 3))
 })
 
 // seven at once on two cores take longer than 200 ms
@@ -138,11 +162,38 @@ t.test('3 to 10 to 3', async t => {
   const remove = () => Promise.all(more.map(([host, name]) => lab.docker(host, 'rm', '-f', name)))
   const scale = async (): Promise<void> => {
     await Promise.all(more.map(([host, name]) => start(host, name, 2)))
-    await lab.until(async () => (await active()) >= 9)
+    t.ok(await lab.until(async () => (await active()) === 10, 30_000), 'ten')
     await Promise.all(more.map(([host, name]) => lab.docker(host, 'stop', name)))
   }
   await noneFails(t, 'scale', 25, scale, remove)
   await remove()
+})
+
+t.test('docker-compose rolls a new version out, host by host', async t => {
+  const folder = await mkdtemp(join(tmpdir(), 'weft-roll-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  const file = join(folder, 'compose.json')
+  const roll = async (host: string, version: number): Promise<void> => {
+    const web = {
+      image: 'busybox',
+      command: ['sh', '-c', polite(0.2).replaceAll('$', () => '$$')],
+      ports: ['8081:80'],
+      networks: ['app'],
+      labels: { version: String(version) },
+    }
+    await writeFile(file, JSON.stringify({ version: '2.4', services: { web }, networks: { app: { external: true } } }))
+    await lab.ok('exec', host, 'docker-compose', '-p', 'roll', '-f', file, 'up', '-d')
+    await lab.until(async () => (await active('roll/web')) === 2)
+  }
+  for (const host of ['h1', 'h2']) await roll(host, 1)
+  let version = 1
+  const all = async (): Promise<void> => {
+    version++
+    for (const host of ['h1', 'h2']) await roll(host, version)
+  }
+  await noneFails(t, 'rolling update', 14, all, async () => {}, 8081)
+  t.equal(await lab.docker('h2', 'inspect', '-f', '{{.Config.Labels.version}}', 'roll_web_1'), String(version))
+  for (const host of ['h1', 'h2']) await lab.docker(host, 'rm', '-f', 'roll_web_1')
 })
 
 t.test('weftd, dockerd and etcd are restarted', async t => {

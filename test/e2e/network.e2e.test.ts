@@ -24,6 +24,8 @@ t.test(
       'fd80::/64',
       '--label',
       'owner=me',
+      '--opt',
+      'weft.publish=cluster',
       'app',
     )
     for (const host of ['h2', 'h3']) {
@@ -32,9 +34,10 @@ t.test(
         host,
       )
       const [network] = JSON.parse(await lab.docker(host, 'network', 'inspect', 'app')) as [
-        { Labels: object; EnableIPv6: boolean; IPAM: { Config: { Subnet: string }[] } },
+        { Labels: object; Options: object; EnableIPv6: boolean; IPAM: { Config: { Subnet: string }[] } },
       ]
       t.same(network.Labels, { owner: 'me' })
+      t.same(network.Options, { 'weft.publish': 'cluster' })
       t.equal(network.EnableIPv6, true)
       t.same(
         network.IPAM.Config.map(config => config.Subnet),
@@ -207,7 +210,7 @@ t.test('--subnet, --ip-range, --gateway, --aux-address, --ip, --ip6 and --mac-ad
     'router=10.90.0.200',
     'fine',
   )
-  await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=fine')) !== '')
+  await lab.shows('h2', 'fine')
   const show = async (host: string, name: string): Promise<string> =>
     lab.docker(
       host,
@@ -251,7 +254,7 @@ t.test('--subnet, --ip-range, --gateway, --aux-address, --ip, --ip6 and --mac-ad
 t.test('the same of IPv6: --ip6 and what the network keeps for itself', async t => {
   const options = '--subnet fd92::/64 --ip-range fd92::8000/113 --gateway fd92::fe --aux-address six=fd92::aa'
   await lab.docker('h1', ...`network create -d weft --ipam-driver weft --ipv6 ${options} six`.split(' '))
-  await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=six')) !== '')
+  await lab.shows('h2', 'six')
   const run = (host: string, name: string, ...its: string[]) =>
     lab.tryDocker(host, 'run', '-d', '--network', 'six', '--name', name, ...its, 'busybox', ...idle)
   const show = (host: string, name: string) => {

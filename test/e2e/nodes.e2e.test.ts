@@ -21,7 +21,7 @@ const fenced = async (name: string) =>
   }, 30_000)
 
 await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--subnet', '10.70.0.0/24', 'app')
-await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=app')) !== '')
+await lab.shows('h2', 'app')
 await run('h1', 'one')
 await run('h2', 'two', '-p', '8080:80')
 

@@ -22,7 +22,7 @@ const says = (host: string, what: RegExp) =>
   }, 15_000)
 
 await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', 'app')
-await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=app')) !== '')
+await lab.shows('h2', 'app')
 const run = (host: string, name: string) =>
   lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, 'busybox', ...idle)
 await run('h1', 'one')

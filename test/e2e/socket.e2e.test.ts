@@ -82,6 +82,8 @@ t.test('every call of what lives, twice: the same answers', async t => {
   live = await session(false, '10.67.0', 8080)
   withBody = [...live, ...gone].filter(one => one.body !== '')
   methods = [...new Set(withBody.map(one => one.method))]
+  // its address, and the reserve that a host keeps where it has a container
+  await lab.until(async () => (await held()).filter(key => key.includes('/addresses/')).length > 1)
   before = { keys: await held(), ...(await weftd()) }
   address = await docker('inspect', '-f', '{{.NetworkSettings.Networks.app.IPAddress}}', 'one')
   const [network, endpoint] = ['CreateNetwork', 'CreateEndpoint'].map(
@@ -93,6 +95,31 @@ t.test('every call of what lives, twice: the same answers', async t => {
     if (body !== '' && !ours) continue
     for (let i = 0; i < 2; i++) t.same(await call(method, body), { status: 200, text }, method)
   }
+  t.ok(await works())
+  // late repetitions of what frees: what lives keeps its address, its gateway, its pools and its MAC
+  const kept = async () => (await held()).filter(key => /\/(addresses|macs|pools|endpoints|networks)\//.test(key))
+  const lives = await kept()
+  for (const { body, text } of live.filter(one => one.method.endsWith('RequestAddress'))) {
+    const { PoolID } = JSON.parse(body) as { PoolID: string }
+    const Address = (JSON.parse(text) as { Address: string }).Address.replace(/\/.*/, '')
+    for (let i = 0; i < 2; i++)
+      for (const [method, what] of [
+        ['ReleaseAddress', { PoolID, Address }],
+        ['ReleasePool', { PoolID }],
+      ] as const)
+        t.equal(
+          (await call(`IpamDriver.${method}`, JSON.stringify(what))).status,
+          200,
+          `${method} ${PoolID} ${Address}`,
+        )
+  }
+  await sleep(1000)
+  const still = new Set(await kept())
+  t.same(
+    lives.filter(key => !still.has(key)),
+    [],
+    'nothing is freed that lives',
+  )
   t.ok(await works())
 })
 

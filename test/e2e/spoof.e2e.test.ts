@@ -65,15 +65,22 @@ const lab = await openLab('spoof', 2)
 t.teardown(() => lab.close())
 const pools = '--subnet 10.80.0.0/24 --subnet fd80::/64'
 await lab.docker('h1', ...`network create -d weft --ipam-driver weft --ipv6 ${pools} app`.split(' '))
-await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=^app$')) !== '')
-const run = async (host: string, name: string): Promise<Container> => {
-  await lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, 'busybox', ...idle)
+await lab.shows('h2', 'app')
+const run = async (host: string, name: string, ...options: string[]): Promise<Container> => {
+  await lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, ...options, 'busybox', ...idle)
   const of = '.NetworkSettings.Networks.app'
   const facts = `{{.State.Pid}} {{${of}.MacAddress}} {{${of}.IPAddress}} {{${of}.GlobalIPv6Address}}`
   const [pid = '', mac = '', v4 = '', v6 = ''] = (await lab.docker(host, 'inspect', '-f', facts, name)).split(' ')
   return { host, name, pid, mac, v4, v6 }
 }
-const [bad, near, far] = await Promise.all([run('h1', 'bad'), run('h1', 'near'), run('h2', 'far')])
+const service = ['--label', 'weft.service=web']
+const [bad, near, far] = await Promise.all([run('h1', 'bad'), run('h1', 'near', ...service), run('h2', 'far')])
+/** Virtual addresses of the service. */
+const vips = async (): Promise<string[]> =>
+  (JSON.parse(await lab.weft('h2', 'service', 'ls', '-o', 'json')) as { vips: string[] }[])[0]?.vips ?? []
+await lab.until(async () => (await vips()).length === 2, 30_000)
+const [vip4, vip6] = (await vips()) as [string, string]
+const [resolver4, resolver6] = ['169.254.77.53', 'fd69:7765:6674:ffff::53']
 const vni = await lab.vni('h1', 'app')
 const within = ({ pid }: Container): string[] => ['nsenter', '-t', pid, '-n']
 const link = async (host: string, which: 'n' | 'm', dev: string) => {
@@ -175,21 +182,29 @@ const rows: Record<string, Lie[]> = {
   ],
   'another IPv4 source address': [
     ...inTheNameOf(who => who.v4),
-    ...['10.80.0.99', '10.80.0.1', '10.9.0.1', '192.0.2.10', '127.0.0.1', '0.0.0.0'].flatMap(posingAs),
+    ...['10.80.0.99', vip4, resolver4, '10.80.0.1', '10.9.0.1', '192.0.2.10', '127.0.0.1', '0.0.0.0'].flatMap(posingAs),
   ],
   'another IPv6 source address': [
     ...inTheNameOf(who => who.v6),
     ...inTheNameOf(who => linkLocalOf(who.mac)),
-    ...['fd80::99', 'fd80::1', 'fd09::1', '2001:db8::10', '::1', '::', badLocal].flatMap(posingAs),
+    ...['fd80::99', vip6, resolver6, 'fd80::1', 'fd09::1', '2001:db8::10', '::1', '::', badLocal].flatMap(posingAs),
   ],
   'ARP lies': [1, 2].flatMap(kind => [
     ...toAll(`${kind}: another is here`, broadcast, (to, mark, other) => arp(to, kind, bad.mac, other.v4, mark)),
     ...toAll(`${kind}: the gateway is here`, broadcast, (to, mark) => arp(to, kind, bad.mac, '10.80.0.1', mark)),
+    ...toAll(`${kind}: the service is here`, broadcast, (to, mark) => arp(to, kind, bad.mac, vip4, mark)),
+    ...toAll(`${kind}: the resolver is here`, broadcast, (to, mark) => arp(to, kind, bad.mac, resolver4, mark)),
     ...toAll(`${kind}: it is at another's`, broadcast, (to, mark, other) => arp(to, kind, other.mac, bad.v4, mark)),
   ]),
   'neighbour discovery lies': [
     ...ways.flatMap(way =>
-      [({ v6 }: Container) => v6, ({ mac }: Container) => linkLocalOf(mac), () => 'fd80::1'].flatMap(target =>
+      [
+        ({ v6 }: Container) => v6,
+        ({ mac }: Container) => linkLocalOf(mac),
+        () => 'fd80::1',
+        () => vip6,
+        () => resolver6,
+      ].flatMap(target =>
         toAll(`${JSON.stringify(way)}: here is ${target(far)} or ${target(near)}`, allNodes, (to, mark, other) =>
           discovery(to, way, '8800', `20000000${hexOf(target(other))}0201${hexOf(bad.mac)}`, mark),
         ),

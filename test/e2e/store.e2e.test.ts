@@ -13,7 +13,7 @@ const { agree } = openAgreement(lab, ['h1', 'h2'])
 const state = `${process.env['WEFT_LAB_DIR'] ?? '/var/lib/weft-lab'}/store/s1`
 
 await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--ipv6', 'app')
-await lab.until(async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=app')) !== '')
+await lab.shows('h2', 'app')
 const run = (host: string, name: string) =>
   lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, 'busybox', ...idle)
 await run('h1', 'one')
@@ -46,47 +46,84 @@ const swap = async (work: () => Promise<void>): Promise<void> => {
 }
 const shell = (command: string) => lab.exec('store', 'sh', '-c', command)
 
+const status = async (host: string) =>
+  JSON.parse((await lab.try('weft', host, 'status', '-o', 'json')).out) as { unpublished: number; spares: number }
+const spares = async (): Promise<string[]> =>
+  (await lab.exec('store', 'etcdctl', 'get', '--prefix', '/weft/v1/addresses/', '--print-value-only'))
+    .split('\n')
+    .filter(line => line.includes('"spare"'))
+
 t.test('a minute without etcd', async t => {
   await run('h1', 'goes')
+  const full = 2 * 16 // of both families
+  t.ok(await lab.until(async () => (await status('h1')).spares === full), 'the reserve of h1')
+  t.ok(await lab.until(async () => (await spares()).length === 2 * full), 'of both hosts')
   const lost = startPing(lab, 'h1', 'one', address, 60)
   await lab.ok('kill', 'store', 'etcd')
   const from = Date.now()
   await sleep(2500)
   t.ok(await names(), 'names')
-  const removal = Date.now()
-  await lab.docker('h1', 'rm', '-f', 'goes')
-  t.ok(Date.now() - removal < 5000, `docker rm -f took ${Date.now() - removal} ms`)
-  const start = Date.now()
-  const answer = await lab.tryDocker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'true')
-  t.ok(Date.now() - start < 10_000, `docker run was answered after ${Date.now() - start} ms`)
-  t.match(answer.err, /etcd/)
-  t.equal((await lab.try('weft', 'h1', 'status')).code, 1, 'status is loud')
+  const timed = async <T>(limitMs: number, what: string, work: Promise<T>): Promise<T> => {
+    const start = Date.now()
+    const result = await work
+    t.ok(Date.now() - start < limitMs, `${what} took ${Date.now() - start} ms`)
+    return result
+  }
+  const pings = async (host: string, from: string, to: string): Promise<boolean> =>
+    (await lab.tryDocker(host, 'exec', from, 'ping', '-c', '1', '-W', '2', to)).code === 0
+  await timed(5000, 'docker rm -f', lab.docker('h1', 'rm', '-f', 'goes'))
+  await timed(10_000, 'docker run', run('h1', 'born'))
+  const [bornV4, bornV6] = (
+    await lab.docker(
+      'h1',
+      'inspect',
+      '-f',
+      '{{with .NetworkSettings.Networks.app}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}',
+      'born',
+    )
+  ).split(' ') as [string, string]
+  t.ok(await pings('h1', 'one', bornV4))
+  t.ok(await pings('h1', 'one', bornV6))
+  t.ok(await pings('h1', 'born', 'one'))
+  t.ok(await lab.until(() => pings('h1', 'one', 'born')), 'by name')
+  await timed(10_000, 'docker run of a second', run('h1', 'brief'))
+  await timed(5000, 'docker rm -f of it', lab.docker('h1', 'rm', '-f', 'brief'))
+  for (const [what, ...flags] of [
+    ['a port', '-p', '8099:80'],
+    ['a MAC address of choice', '--mac-address', '02:42:00:00:00:01'],
+  ] as const) {
+    const none = ['run', '--rm', '--network', 'app', ...flags, 'busybox', 'true']
+    const answer = await timed(10_000, `docker run with ${what}`, lab.tryDocker('h1', ...none))
+    t.not(answer.code, 0)
+    t.match(answer.err, /etcd/, what)
+  }
+  const { code, out } = await lab.try('weft', 'h1', 'status')
+  t.equal(code, 1, 'status is loud')
+  t.match(out, /1 endpoints not published yet/)
+  t.match(await lab.weft('h1', 'endpoint', 'ls'), /born .*not published yet/)
+  await lab.ok('kill', 'h1', 'weftd')
+  await lab.ok('start', 'h1', 'weftd')
+  t.ok(await lab.until(async () => (await status('h1').catch(() => undefined))?.unpublished === 1), 'known again')
+  t.ok(await pings('h1', 'one', bornV4), 'kept over a crash')
+  await timed(10_000, 'docker run after the crash', run('h1', 'late'))
+  t.ok(await lab.until(() => pings('h1', 'late', 'born')))
   await sleep(58_000 - (Date.now() - from))
   t.ok(await names(), 'names, still')
   await lab.ok('start', 'store', 'etcd')
   const back = Date.now()
-  t.ok(await lab.until(right, 15_000))
-  t.comment(`right again ${Date.now() - back} ms after etcd answered`)
+  t.ok(await lab.until(() => pings('h2', 'two', bornV4), 5000))
+  t.comment(`reached from h2 ${Date.now() - back} ms after etcd answered`)
+  t.ok(await lab.until(right, 5000 - (Date.now() - back)), `right again ${Date.now() - back} ms after etcd answered`)
   t.equal(await lost(), 0, 'packets lost')
+  t.ok(await lab.until(() => pings('h2', 'two', 'born')), 'by name')
+  t.ok(await pings('h2', 'two', bornV6))
+  t.equal((await status('h1')).unpublished, 0)
   await lab.docker('h1', 'run', '--rm', '--network', 'app', 'busybox', 'ping', '-c', '1', '-W', '2', 'two')
   const { wrong, note } = await agree()
   t.same(wrong, [], note)
-})
-
-t.test('emptied while we run', async t => {
-  await shell(`etcdctl get --prefix /weft/v1/ -w json > ${state}/copy.json`)
-  const ended = startMonitors(lab, 'h1', vni)
-  await sleep(500)
-  await swap(() => shell(`cp -a ${state}/data ${state}/right`).then(() => {}))
-  t.ok(await lab.until(right, 15_000))
-  await shell('etcdctl del --prefix /weft/v1/')
-  await loud(t, /not believed: it is empty.*weft store accept/)
-  t.ok(await reaches())
-  t.equal(await ended(), '', 'no write to the kernel')
-  await swap(() => shell(`rm -rf ${state}/data; cp -a ${state}/right ${state}/data`).then(() => {}))
-  t.ok(await lab.until(right, 20_000), 'the right one is back, and believed by itself')
-  const { wrong, note } = await agree()
-  t.same(wrong, [], note)
+  await lab.docker('h1', 'rm', '-f', 'born', 'late')
+  t.ok(await lab.until(async () => (await spares()).length === 2 * full), 'reserves are full again')
+  t.same((await agree()).wrong, [])
 })
 
 for (const weftd of ['while we run', 'while we are down'] as const) {
@@ -96,6 +133,22 @@ for (const weftd of ['while we run', 'while we are down'] as const) {
     await work()
     for (const host of hosts) await lab.ok('start', host, 'weftd')
   }
+
+  t.test(`emptied ${weftd}`, async t => {
+    const ended = startMonitors(lab, 'h1', vni)
+    await sleep(500)
+    await swap(() => shell(`rm -rf ${state}/right; cp -a ${state}/data ${state}/right`).then(() => {}))
+    t.ok(await lab.until(right, 15_000))
+    await during(() => shell('etcdctl del --prefix /weft/v1/').then(() => {}))
+    await loud(t, /not believed: it is empty.*weft store accept/)
+    t.ok(await reaches())
+    t.ok(await names())
+    t.equal(await ended(), '', 'no write to the kernel')
+    await swap(() => shell(`rm -rf ${state}/data; cp -a ${state}/right ${state}/data`).then(() => {}))
+    t.ok(await lab.until(right, 20_000), 'the right one is back, and believed by itself')
+    const { wrong, note } = await agree()
+    t.same(wrong, [], note)
+  })
 
   t.test(`swapped for another ${weftd}`, async t => {
     const ended = startMonitors(lab, 'h1', vni)

@@ -72,7 +72,13 @@ export const parseView = (host: string, text: string): View => {
   }
 }
 
-type Network = { id: string; name: string; vni: number; internal: boolean; pools: { gateway?: string }[] }
+type Network = {
+  id: string
+  name: string
+  vni: number
+  internal: boolean
+  pools: { prefix: string; gateway?: string }[]
+}
 /** The store: key after /weft/v1/, as its decoded parts → record. */
 export type Store = readonly { readonly key: readonly string[]; readonly record: Record<string, unknown> }[]
 
@@ -87,6 +93,22 @@ export const parseStore = (text: string): Store => {
 }
 const records = <T>(store: Store, table: string): T[] =>
   store.filter(({ key }) => key[0] === table).map(({ record }) => record as T)
+
+type Stored = {
+  network: string
+  workload?: { labels: Record<string, string>; project?: string; service?: string }
+}
+/** Virtual addresses in the store, and whether a container of the service is there too. */
+const vipsOf = (store: Store) =>
+  store.flatMap(({ key: [table, network, service], record }) => {
+    if (table !== 'vips') return []
+    const used = records<Stored>(store, 'endpoints').some(({ network: its, workload }) => {
+      const label = workload?.labels['weft.service']
+      const words = label === undefined ? ['compose', workload?.project, workload?.service] : ['label', label]
+      return its === network && words.map(word => encodeURIComponent(word ?? '')).join(' ') === service
+    })
+    return [{ network: network!, service: service!, addresses: record['addresses'] as string[], used }]
+  })
 
 /** An endpoint as docker inspect has it. */
 export interface Attachment {
@@ -127,7 +149,8 @@ const hex = (v6: string): string => {
 /** What a port's filter has to say of senders, in the words of `filterOf`. */
 const filterFor = ({ mac, addresses }: Attachment): string[] => {
   const targets = [...addresses.filter(ip => !isV4(ip)), linkLocal(mac)].map(ip => `th 64 != ${hex(ip)}`)
-  const senders = [...addresses.filter(isV4), '0.0.0.0']
+  const four = addresses.filter(isV4)
+  const senders = four.length > 0 ? [...four, '0.0.0.0'] : []
   return [
     'policy drop',
     `ether saddr != ${mac} drop`,
@@ -141,7 +164,10 @@ const filterFor = ({ mac, addresses }: Attachment): string[] => {
 
 /** Every fact that must be seen, given what docker inspect says runs. */
 export const expected = (views: readonly View[], store: Store): string[] => {
-  const attachments = attachmentsOf(views)
+  const all = attachmentsOf(views)
+  // a container that was caught while it started: to be looked at again
+  const early = all.filter(({ mac }) => !mac)
+  const attachments = all.filter(({ mac }) => mac)
   const networks = records<Network>(store, 'networks')
   const nodes = records<{ name: string; number: number }>(store, 'nodes')
   const facts = attachments.flatMap(({ host, network, endpoint, mac, addresses }) => [
@@ -149,12 +175,21 @@ export const expected = (views: readonly View[], store: Store): string[] => {
     `etcd ${network}: mac ${mac} of ${endpoint} on ${host}`,
     ...addresses.map(ip => `etcd ${network}: address ${ip} of ${endpoint} on ${host}`),
   ])
+  facts.push(
+    ...early.map(({ host, container, network }) => `${host} docker: ${container} has an endpoint in ${network}`),
+  )
+  for (const { network, service, addresses } of vipsOf(store)) {
+    const name = networks.find(({ id }) => id === network)?.name ?? network
+    facts.push(...addresses.map(ip => `etcd ${name}: address ${ip} of service ${service}`))
+  }
   for (const { host, insides } of views) {
     for (const link of ['lo', 'eth0', 'docker0', 'weftdns']) facts.push(`${host} ip link: ${link}`)
     for (const { name, vni, internal, pools } of networks) {
       const at = `${host} ${name}`
       const own = nodeMac(nodes.find(node => node.name === host)!.number)
-      const gateways = ['169.254.77.53', ...pools.flatMap(({ gateway = [] }) => gateway)]
+      const families = new Set(pools.map(({ prefix }) => isV4(prefix)))
+      const resolvers = ['169.254.77.53', 'fd69:7765:6674:ffff::53'].filter(ip => families.has(isV4(ip)))
+      const gateways = [...resolvers, ...pools.flatMap(({ gateway = [] }) => gateway)]
       facts.push(
         ...(internal ? [] : [`${host} ip link: weft#`, `${at} M ip link: up0`]),
         ...['lo', 'br0', 'vx0', 'gw'].map(link => `${at} N ip link: ${link}`),
@@ -163,6 +198,10 @@ export const expected = (views: readonly View[], store: Store): string[] => {
         ...gateways.map(ip => `${at} N ip neigh: ${ip} ${own} br0`),
         `${at} bridge fdb: ${own} gw`,
       )
+      for (const { network, addresses, used } of vipsOf(store))
+        for (const ip of addresses)
+          if (used && networks.find(({ id }) => id === network)?.name === name)
+            facts.push(`${at} N ip neigh: ${ip} ${own} br0`, `${at} nft: vips${isV4(ip) ? 4 : 6} ${ip}`)
       for (const peer of nodes.filter(node => node.name !== host)) {
         const mac = nodeMac(peer.number)
         facts.push(`${at} bridge fdb: ${mac} vx0`, `${at} bridge fdb: ${mac} to ${vtepOf(peer.name)}`)
@@ -238,7 +277,9 @@ const switchFacts = (at: string, { fdb, link, nft: { nftables: nft = [] } }: Nam
       const port = ports.get(chain.name.slice('in_'.length)) || `unknown (${chain.name})`
       return filterOf(nft, chain).map(rule => `${at} nft: port of ${port}: ${rule}`)
     }),
-    ...elements.filter(([name]) => !/zone/.test(String(name))).map(([name, one]) => `${at} nft: ${name} ${one}`),
+    ...elements
+      .filter(([name]) => !/zone|choice|backends|self_calls/.test(String(name)))
+      .map(([name, one]) => `${at} nft: ${name} ${one}`),
   ]
 }
 
@@ -247,7 +288,8 @@ const storeFacts = (store: Store, nameOf: (network: string) => string): string[]
     const { kind, node, endpoint, mac, addresses } = record
     const at = `etcd ${nameOf(network!)}:`
     if (table === 'endpoints') return [`${at} endpoint ${name} on ${node}: ${mac} ${(addresses as string[]).join(' ')}`]
-    if ((table !== 'addresses' && table !== 'macs') || kind === 'resting') return []
+    if ((table !== 'addresses' && table !== 'macs') || kind === 'resting' || kind === 'spare') return []
+    if (kind === 'vip') return [`${at} address ${name} of service ${record['service']}`]
     return [
       `${at} ${table === 'macs' ? 'mac' : 'address'} ${name} ${kind === 'bound' ? `of ${endpoint}` : kind} on ${node}`,
     ]

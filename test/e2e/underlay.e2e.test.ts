@@ -189,8 +189,7 @@ const check = async (t: Test, lab: Lab, underlays: readonly number[]): Promise<v
   const hosts = underlays.map((_, i) => `h${i + 1}`)
   const mtu = Math.min(...underlays) - vxlan
   await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--ipv6', 'app')
-  for (const host of hosts)
-    await lab.until(async () => (await lab.docker(host, 'network', 'ls', '-q', '-f', 'name=^app$')) !== '')
+  for (const host of hosts) await lab.shows(host, 'app')
   const places = [...hosts.map(host => [host, `on-${host}`] as const), ['h1', 'near'] as const]
   const containers = await Promise.all(places.map(([host, name]) => started(lab, host, name)))
   const vni = await lab.vni('h1', 'app')

@@ -26,7 +26,7 @@ export const startMonitors = (lab: Lab, host: string, vni: number) => {
   const inside = (which: string, ...command: string[]) =>
     lab.background('exec', host, 'ip', 'netns', 'exec', `weft-${which}${vni}`, ...command)
   const all = [
-    lab.background('exec', host, 'ip', 'monitor', 'link', 'address', 'nexthop'),
+    lab.background('exec', host, 'ip', 'monitor', 'all'),
     lab.background('exec', host, 'nft', 'monitor'),
     ...['n', 'm'].flatMap(which => [inside(which, 'ip', 'monitor', 'all'), inside(which, 'nft', 'monitor')]),
   ]

@@ -18,6 +18,16 @@ t.test('every error code is documented with its meaning to each edge', async t =
   t.same(documented.sort(), Object.keys(errorTable).sort(), 'and no other')
 })
 
+t.test('every metric of ours is documented, and no other', async t => {
+  const files = readdirSync(new URL('../../src/', import.meta.url), { recursive: true, encoding: 'utf8' })
+  const names = files
+    .filter(file => file.endsWith('.ts') && !file.includes('/gen/'))
+    .flatMap(file => [...read(`src/${file}`).matchAll(/'(weft_[a-z_]+)'/g)].map(match => match[1]))
+  t.ok(names.length > 20)
+  const documented = [...read('docs/metrics.md').matchAll(/^\| `(weft_[a-z_]+)` \|/gm)].map(match => match[1])
+  t.same(documented.sort(), names.sort())
+})
+
 t.test('the version is one', async t => {
   t.equal((JSON.parse(read('package.json')) as { version: string }).version, version)
 })

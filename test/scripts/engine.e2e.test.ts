@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Another Docker Engine: scripts/engine fetches Debian trixie's through this machine's mirror, and two hosts that run
 // it share a network. Each run fetches anew, into a cache of its own.
+import { execFile } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { http, idle, openLab, server } from '../e2e/lab.ts'
-import { run } from './lab.ts'
+import { root, run } from './lab.ts'
 
 t.setTimeout(600_000)
 const cache = mkdtempSync(join(tmpdir(), 'weft-engine-'))
@@ -29,6 +30,8 @@ t.test('fetched once, with what an engine needs and nothing else', async t => {
     'docker-init',
     'docker-proxy',
     'dockerd',
+    'etcd',
+    'etcdctl',
     'runc',
   ])
   t.equal(readdirSync(engines).length, 1, 'no lists and packages stay')
@@ -47,6 +50,21 @@ t.test('mistakes and failures are answered with what is missing, nothing stays',
   const cut = await run('scripts/engine', ['26.10'], { WEFT_CACHE: cache, APT_CONFIG: settings })
   t.match(cut, { code: 1, err: /127\.0\.0\.1[\s\S]*no engine 26\.10 at .*trixie: not to be had; forky: not to be had/ })
   t.equal(readdirSync(engines).length, 1)
+})
+
+t.test('the store on the etcd of that Debian', async t => {
+  const files = ['etcd', 'etcd-cluster'].map(name => `test/store/${name}.etcd.test.ts`)
+  for (const file of files) {
+    const env = { ...process.env, PATH: `${folder}:${process.env['PATH']}`, TAP_TIMEOUT: '500' }
+    const { code, out } = await new Promise<{ code: number; out: string }>(done => {
+      execFile(process.execPath, [join(root, file)], { cwd: root, env, maxBuffer: 1 << 28 }, (error, out) => {
+        done({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, out })
+      })
+    })
+    t.equal(code, 0, `${file}: ${out.match(/^ *not ok.*$/gm)?.join('; ') ?? out.slice(-300)}`)
+    t.ok((out.match(/^ *ok \d+/gm)?.length ?? 0) > 20, file)
+    t.notMatch(out, /# SKIP/)
+  }
 })
 
 t.test('two hosts with it share a network', async t => {
