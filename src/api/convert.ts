@@ -88,7 +88,7 @@ export const serviceMessages = (
   snapshot: Snapshot,
   problem: (port: PortKey) => string | undefined,
   silent: (network: NetworkId, node: NodeName) => boolean,
-  unable: (options: ServiceOptions | undefined) => string[],
+  unable: (options: ServiceOptions | undefined, virtual: boolean) => string[],
   floating: (one: Floating) => wire.FloatingAddress,
 ): readonly wire.Service[] => {
   const services = new Map<string, wire.Service>()
@@ -104,7 +104,7 @@ export const serviceMessages = (
     const { name, project = '' } = parseServiceKey(service)
     const networkName = snapshot.networks.get(network)?.record.name ?? network
     const vips = [...(snapshot.vips(network).get(service)?.record.addresses ?? [])]
-    const about = { name, project, network: networkName, vips, problems: unable(options) }
+    const about = { name, project, network: networkName, vips, problems: unable(options, vips.length > 0) }
     const made = { ...about, ports: [], backends: [], options: optionsMessage(options, floating) }
     services.set(`${network} ${service}`, made)
     return made

@@ -10,7 +10,7 @@ import type { Services } from '../control/services.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import { labelProblems } from '../model/service.ts'
-import { type ServiceOptions, schedulers } from '../model/service-options.ts'
+import { type Scheduler, schedulers } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { ReconcilerStatus } from '../reconcile/status.ts'
 import {
@@ -26,6 +26,7 @@ import {
 import { floatingMessage, unheld } from './floating.ts'
 import type * as wire from './gen/weft.ts'
 import type { Handlers } from './server.ts'
+import { unable } from './unable.ts'
 
 export interface ApiParts {
   readonly node: NodeName
@@ -33,7 +34,7 @@ export interface ApiParts {
   readonly vtep: () => string
   readonly balancer: string
   /** That it has. */
-  readonly schedulers: readonly string[]
+  readonly schedulers: readonly Scheduler[]
   readonly snapshot: Snapshot
   readonly networks: Networks
   readonly nodes: Nodes
@@ -96,24 +97,9 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
       snapshot,
       key => parts.portProblems().get(key),
       (network, node) => silent.has(`${network} ${node}`),
-      unable,
+      (options, virtual) => unable(options, virtual, parts),
       floating => floatingMessage(snapshot, floating, parts.floatingProblems()),
     )
-  }
-  const unable = (options: ServiceOptions | undefined): string[] => {
-    const { scheduler, affinity, timeoutTcp, timeoutUdp } = options ?? {}
-    const by = `this host balances by ${parts.balancer}, which`
-    return [
-      ...(scheduler === undefined || parts.schedulers.includes(scheduler)
-        ? []
-        : [`scheduler ${scheduler}: ${by} has ${parts.schedulers.join(', ')}; ${parts.schedulers[0]} is used`]),
-      ...(affinity === undefined || parts.balancer === 'ipvs'
-        ? []
-        : [`affinity ${affinity} s: ${by} keeps a client's container as long as the containers are the same`]),
-      ...(parts.balancer !== 'ipvs' || (timeoutTcp ?? timeoutUdp) === undefined
-        ? []
-        : [`timeouts: ${by} has one for all services of a network, the longest that one of them wants`]),
-    ]
   }
   const serviceNamed = (name: string, network: string): wire.Service => {
     const found = services().filter(
@@ -202,7 +188,8 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
     },
     async createService({ name, network, dev, ...request }, signal) {
       const { record } = networks.find(network)
-      if (schedulers.some(one => one === request.scheduler) && !parts.schedulers.includes(request.scheduler!))
+      const scheduler = schedulers.find(one => one === request.scheduler)
+      if (scheduler !== undefined && !parts.schedulers.includes(scheduler))
         throw new WeftError(
           'NOT_SUPPORTED',
           `--scheduler ${request.scheduler}: published ports are balanced here by ${parts.balancer}, which has ${parts.schedulers.join(', ')}: choose one of them, or start weftd with --lb ipvs on every host`,

@@ -8,6 +8,8 @@ import { type Family, familyOf, parseAddress } from '../model/address.ts'
 import { type Endpoint, standing } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
+import { weightOf } from '../model/service.ts'
+import { type ServiceOptions, serviceOptions } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { chains } from '../plan/chains.ts'
 import type { Host } from '../plan/host.ts'
@@ -17,21 +19,23 @@ import { backends, choice, element, ownBackends, selfCalls, tracked, vips } from
 import { trackingSwitch } from '../plan/tracking.ts'
 import { nothing, type Planned, type Wanted } from '../plan/unit.ts'
 import { type Backend, livingEndpoint, reachable } from './backends.ts'
+import { nextOf } from './turns.ts'
 
 export const planVip = (id: NetworkId, service: string, snapshot: Snapshot, host: Host): Planned => {
   const claim = snapshot.vips(id).get(service)
   const network = snapshot.networks.get(id)?.record
   const own = snapshot.nodes.get(host.node)?.record
   if (!claim || !network || !snapshot.cluster || !own || own.fenced !== undefined || !host.bound.has(id)) return nothing
-  const { known, active } = backendsOf(id, service, snapshot, host)
+  const known = backendsOf(id, service, snapshot, host)
   if (known.length === 0) return nothing
+  const options = serviceOptions(snapshot, id, service)
   const ns = switchNs(network.vni)
   const { addresses } = claim.record
   const name = chainOf(addresses[0]!)
   const objects: KernelObject[] = [
     chains(ns, 'inet')(
       name,
-      addresses.flatMap(vip => chooseOf(familyOf(vip), active)),
+      addresses.flatMap(vip => chooseOf(familyOf(vip), known, options)),
     ),
     ...addresses.flatMap((vip): KernelObject[] => [
       { kind: 'neighbour', ns, dev: bridge, ip: vip, mac: nodeMac(own) },
@@ -39,8 +43,8 @@ export const planVip = (id: NetworkId, service: string, snapshot: Snapshot, host
       element(choice[familyOf(vip)](ns), [vip], [`jump ${name}`]),
     ]),
     // those that get no new connections too: they keep what they have
-    ...known.map(backend => element(backends(ns), [markOf(backend)], [backend.mac])),
-    ...known.filter(({ node }) => node === own.name).flatMap(backend => planOwn(backend, addresses, network)),
+    ...known.map(({ endpoint }) => element(backends(ns), [markOf(endpoint)], [endpoint.mac])),
+    ...known.flatMap(({ endpoint }) => (endpoint.node === own.name ? planOwn(endpoint, addresses, network) : [])),
   ]
   return {
     wanted: [
@@ -53,28 +57,20 @@ export const planVip = (id: NetworkId, service: string, snapshot: Snapshot, host
 
 /** Marks that connections to the service may have: of those too that get no new ones. */
 export const marksOf = (network: NetworkId, service: string, snapshot: Snapshot, host: Host): readonly string[] =>
-  snapshot.vips(network).has(service) ? backendsOf(network, service, snapshot, host).known.map(markOf) : []
+  snapshot.vips(network).has(service)
+    ? backendsOf(network, service, snapshot, host).map(({ endpoint }) => markOf(endpoint))
+    : []
 
-interface Backends {
-  /** In the order of their ids. */
-  readonly known: readonly Endpoint[]
-  /** Those that get new connections. */
-  readonly active: readonly Endpoint[]
-}
-
-const backendsOf = (network: NetworkId, service: string, snapshot: Snapshot, host: Host): Backends => {
+/** In the order of their ids. */
+const backendsOf = (network: NetworkId, service: string, snapshot: Snapshot, host: Host): readonly Backend[] => {
   const marks = new Set<string>()
   const found = [...snapshot.members(network, service)].sort().flatMap((id): Backend[] => {
     const endpoint = livingEndpoint(network, id, snapshot, host)
     if (!endpoint || marks.has(markOf(endpoint))) return []
     marks.add(markOf(endpoint))
-    return [{ endpoint, weight: standing(endpoint) === 'active' ? 1 : 0 }]
+    return [{ endpoint, weight: standing(endpoint) === 'active' ? weightOf(endpoint) : 0 }]
   })
-  const backends = reachable(network, found, host)
-  return {
-    known: backends.map(({ endpoint }) => endpoint),
-    active: backends.filter(({ weight }) => weight > 0).map(({ endpoint }) => endpoint),
-  }
+  return reachable(network, found, host)
 }
 
 /** What a backend that lives here needs: its own address in the place of the service's, and its answers tracked. */
@@ -97,12 +93,20 @@ const planOwn = ({ mac, addresses }: Endpoint, vipsOf: readonly string[], networ
 }
 
 /** None while no backend is active: the connection is refused. */
-const chooseOf = (family: Family, active: readonly Endpoint[]): readonly string[] => {
-  const marks = active.filter(({ addresses }) => addressOf(addresses, family) !== undefined).map(markOf)
-  if (marks.length === 0) return []
-  const turns = marks.map((mark, i) => `${i} : ${mark}`).join(', ')
-  const mark = marks.length === 1 ? marks[0] : `numgen inc mod ${marks.length} map { ${turns} }`
-  return [`meta nfproto ipv${family} ct mark set ${mark}`]
+const chooseOf = (
+  family: Family,
+  known: readonly Backend[],
+  options: ServiceOptions | undefined,
+): readonly string[] => {
+  const active = known.filter(
+    ({ endpoint, weight }) => weight > 0 && addressOf(endpoint.addresses, family) !== undefined,
+  )
+  const next = nextOf(
+    family,
+    active.map(({ endpoint, weight }) => ({ value: markOf(endpoint), weight })),
+    options,
+  )
+  return next === undefined ? [] : [`meta nfproto ipv${family} ct mark set ${next}`]
 }
 
 /**

@@ -10,6 +10,8 @@ import type { Snapshot } from './snapshot.ts'
 export const schedulers = ['rr', 'wrr', 'lc', 'wlc', 'sh', 'mh'] as const
 export type Scheduler = (typeof schedulers)[number]
 export const defaultScheduler: Scheduler = 'rr'
+/** Where nftables chooses: always for virtual addresses. The first is taken for what is not among them. */
+export const turnSchedulers: readonly Scheduler[] = ['rr', 'wrr', 'sh']
 
 /** services/<network>/<optionsKey>. What is absent was not named. */
 export interface ServiceOptions {

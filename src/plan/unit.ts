@@ -23,7 +23,7 @@ export type Unit =
   | { readonly kind: 'endpoint'; readonly network: NetworkId; readonly endpoint: EndpointId }
   /** A published port on this host. Inputs: its claim, its service's options, the network, the endpoints that hold it and their nodes, Host. */
   | { readonly kind: 'port'; readonly proto: Proto; readonly port: number }
-  /** Virtual addresses of a service in a bound network. Inputs: its record, the network, its members and their nodes, Host. */
+  /** Virtual addresses of a service in a bound network. Inputs: its record and options, the network, its members and their nodes, Host. */
   | { readonly kind: 'vip'; readonly network: NetworkId; readonly service: string }
 
 export type OverlayUnit = Exclude<Unit, { kind: 'port' | 'vip' }>
@@ -111,7 +111,7 @@ export const unitsOfChange = (key: readonly string[], snapshot: Snapshot, host: 
     case 'ports':
       return [portUnit(`${a}/${b}`)]
     case 'services':
-      return host.bound.has(a) ? portsOfService(a, b, snapshot) : []
+      return host.bound.has(a) ? unitsOfService(a, b, snapshot) : []
     case 'vips':
     case 'members':
       return host.bound.has(a) ? [{ kind: 'vip', network: a, service: b }] : []
@@ -120,12 +120,15 @@ export const unitsOfChange = (key: readonly string[], snapshot: Snapshot, host: 
   }
 }
 
-const portsOfService = function* (network: NetworkId, options: string, snapshot: Snapshot): Generator<Unit> {
+/** What leads to a service of which something was said. */
+const unitsOfService = function* (network: NetworkId, options: string, snapshot: Snapshot): Generator<Unit> {
   for (const [key, { record }] of snapshot.ports) {
     const { cluster } = record
     if (cluster?.network === network && cluster.service !== undefined && optionsKey(cluster.service) === options)
       yield portUnit(key)
   }
+  for (const service of snapshot.vips(network).keys())
+    if (optionsKey(service) === options) yield { kind: 'vip', network, service }
 }
 
 const unitsOfNode = function* (node: NodeName, snapshot: Snapshot, host: Host): Generator<Unit> {

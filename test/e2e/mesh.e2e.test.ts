@@ -90,6 +90,7 @@ const v6 = (host: string): string => `fd09::${host.slice(1)}`
 const link = { 4: '169.254.1.1', 6: 'fd69:7765:6674::1' }
 
 const { within } = lab
+const byIpvs = process.env['WEFT_VM'] !== undefined && process.env['WEFT_LB'] !== 'nft'
 const run = async (host: string, name: string, ...options: string[]): Promise<void> => {
   await lab.docker(host, 'run', '-d', '--name', name, ...options, 'busybox', ...idle)
 }
@@ -409,16 +410,45 @@ t.test('who gets connections, by scheduler and weight', async t => {
   }
   await by('rr', { light: 20, heavy: 20 })
   await by('wrr', { light: 10, heavy: 30 })
-  await lab.weft('h1', 'service', 'rm', 'turns', '--network', 'app')
-  await lab.weft('h1', 'service', 'create', 'turns', '--network', 'app', '--scheduler', 'sh')
-  const one = await lab.until(
-    async () =>
-      Object.values(await shares(40))
-        .sort()
-        .join() === '0,40',
-    30_000,
-  )
-  t.ok(one, 'sh: one client, one container')
+  const choose = async (...how: string[]): Promise<void> => {
+    await lab.weft('h1', 'service', 'rm', 'turns', '--network', 'app')
+    await lab.weft('h1', 'service', 'create', 'turns', '--network', 'app', ...how)
+  }
+  const sticks = async (...how: string[]): Promise<void> => {
+    await choose(...how)
+    const one = await lab.until(
+      async () =>
+        Object.values(await shares(40))
+          .sort()
+          .join() === '0,40',
+      30_000,
+    )
+    t.ok(one, `${how.join(' ')}: one client, one container`)
+  }
+  await sticks('--scheduler', 'sh')
+  await sticks('--affinity', '60')
+  if (byIpvs) {
+    await sticks('--scheduler', 'mh')
+    // by the connections that each has, those that are just over among them
+    const addressOf = (name: 'light' | 'heavy'): Promise<string> =>
+      lab.docker(turns[name], 'inspect', '-f', '{{.NetworkSettings.Networks.app.IPAddress}}', name)
+    const addresses = { light: await addressOf('light'), heavy: await addressOf('heavy') }
+    for (const [scheduler, ratio] of Object.entries({ lc: 1, wlc: 3 })) {
+      await choose('--scheduler', scheduler)
+      let has = { light: 0, heavy: 0 }
+      const level = await lab.until(async () => {
+        await shares(40)
+        const table = await lab.inside('h3', 'm', await lab.vni('h3', 'app'), 'ipvsadm', '-Ln')
+        const count = (address: string): number => {
+          const [active, inactive] = new RegExp(`-> ${address}:8096 .* (\\d+) +(\\d+) *$`, 'm').exec(table)!.slice(1)
+          return Number(active) + Number(inactive)
+        }
+        has = { light: count(addresses.light), heavy: count(addresses.heavy) }
+        return has.light > 10 && Math.abs(has.heavy - ratio * has.light) <= ratio + 1
+      }, 60_000)
+      t.ok(level, `${scheduler}: ${JSON.stringify(has)}`)
+    }
+  }
   await lab.weft('h1', 'service', 'rm', 'turns', '--network', 'app')
   for (const [name, host] of Object.entries(turns)) await lab.docker(host, 'rm', '-f', name)
 })

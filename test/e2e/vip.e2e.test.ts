@@ -149,6 +149,20 @@ t.test('each container of the service gets connections, and sees the client', as
 })
 type Pools = { pools: { gateway: string }[] }
 
+t.test('as the service was said to be served', async t => {
+  const say = (...how: string[]): Promise<string> =>
+    lab.weft('h1', 'service', 'create', 'web', '--network', 'app', ...how)
+  const whom = async (address: string): Promise<string[]> =>
+    (await ask('far', 'tcp', address, 12)).map(answer => answer.split(' ')[0]!)
+  await say('--scheduler', 'sh')
+  for (const address of [vip4, vip6])
+    t.ok(await lab.until(async () => (await whom(address)).length === 1, 20_000), `sh: one client, one container`)
+  await say('--scheduler', 'rr')
+  for (const address of [vip4, vip6])
+    t.ok(await lab.until(async () => (await whom(address)).length === 2, 20_000), `rr: both again`)
+  await lab.weft('h1', 'service', 'rm', 'web', '--network', 'app')
+})
+
 t.test('ping is answered by one of them', async t => {
   for (const who of ['near', 'far', 'one'])
     for (const vip of [vip4, vip6]) {

@@ -5,6 +5,7 @@ import t from 'tap'
 import { format } from '../../src/kernel/objects.ts'
 import { planVip } from '../../src/mesh/vip-plan.ts'
 import type { Endpoint } from '../../src/model/endpoint.ts'
+import { optionsKeyOf, type ServiceOptions } from '../../src/model/service-options.ts'
 import type { Host } from '../../src/plan/host.ts'
 import { unitsOfChange, unitsOfEndpoint } from '../../src/plan/unit.ts'
 import { type TestCluster, testCluster, testHost } from '../overlay/cluster.ts'
@@ -111,6 +112,36 @@ t.test('marks name a backend whoever else is there; with IPv6 alone they are of 
   six('e3', '0b:00:02:34:56:78')
   t.equal(marks().length, 3, 'of two with one mark the first has it')
   t.match(choice(snapshot), /numgen inc mod 3 /)
+})
+
+t.test('as the service was said to be served', async t => {
+  const snapshot = open()
+  const weighing = (weight: number): Partial<Endpoint> => ({
+    workload: {
+      container: 'c',
+      name: 'web',
+      aliases: [],
+      labels: { 'weft.service': 'web', 'weft.weight': `${weight}` },
+    },
+  })
+  put(snapshot, 'e1', 'b', weighing(3))
+  put(snapshot, 'e2', 'c')
+  put(snapshot, 'e3', 'c', weighing(0))
+  const say = (options: Partial<ServiceOptions>): void =>
+    snapshot.putService({ network: 'n1', service: optionsKeyOf('web'), ...options })
+  const [one, two] = ['0x0a500002', '0x0a500003']
+  t.match(choice(snapshot), `ipv4 ct mark set numgen inc mod 2 map { 0 : ${one}, 1 : ${two} };`, 'weights are of wrr')
+  say({ scheduler: 'wrr' })
+  t.match(choice(snapshot), `ipv4 ct mark set numgen inc mod 4 map { 0 : ${one}, 1 : ${one}, 2 : ${two}, 3 : ${one} }`)
+  t.ok(lines(snapshot).includes(`${table} element backends { 0x0a500004 : 02:77:0a:50:00:04 }`), '0: no new ones')
+  say({ scheduler: 'sh' })
+  t.match(choice(snapshot), /ipv4 ct mark set jhash ip saddr mod 2 .*ipv6 ct mark set jhash ip6 saddr mod 2 /)
+  say({ affinity: 60 })
+  t.match(choice(snapshot), /jhash ip saddr/)
+  say({ scheduler: 'lc' })
+  t.match(choice(snapshot), /numgen inc mod 2 /)
+  const changed = unitsOfChange(['services', 'n1', optionsKeyOf('web')], snapshot, testHost(bound))
+  t.same([...changed], [{ kind: 'vip', network: 'n1', service: web }])
 })
 
 t.test('an endpoint that changes touches its own service, and the one it has left', async t => {

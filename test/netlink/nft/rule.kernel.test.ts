@@ -304,6 +304,7 @@ t.test('inet, nat', async t => {
     'dnat ip to ip daddr map { 192.0.2.1 : 10.0.0.1, 192.0.2.2 : 10.0.0.2 }',
     'dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }',
     'dnat ip to jhash ip saddr mod 2 seed 7 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }',
+    'meta nfproto ipv4 ct mark set jhash ip saddr mod 2 seed 7 map { 0 : 0x0a500002, 1 : 0x0a500003 }',
     'tcp dport 80 redirect to :8080',
     'redirect',
   ]
