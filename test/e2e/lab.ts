@@ -11,6 +11,8 @@ export const slowness = process.env['WEFT_VM'] ? 6 : 1
 
 /** Flags of `lab up`: $WEFT_LB says by what published ports are balanced, else weftd chooses. */
 export const balancerFlags = process.env['WEFT_LB'] ? ['--weftd-args', `--lb ${process.env['WEFT_LB']}`] : []
+/** What it chooses then. */
+export const byIpvs = process.env['WEFT_VM'] !== undefined && process.env['WEFT_LB'] !== 'nft'
 
 export interface Answer {
   readonly code: number

@@ -3,7 +3,7 @@
 // protocol and family, and what address the container sees then.
 import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
-import { balancerFlags, idle, openLab, slowness } from './lab.ts'
+import { balancerFlags, byIpvs, idle, openLab, slowness } from './lab.ts'
 
 /** `serve NAME PORT` answers every line and datagram with `NAME ADDRESS`. `ask PROTO ADDRESS PORT TIMES` prints answers, `flow` asks on. */
 const perl = String.raw`
@@ -90,7 +90,6 @@ const v6 = (host: string): string => `fd09::${host.slice(1)}`
 const link = { 4: '169.254.1.1', 6: 'fd69:7765:6674::1' }
 
 const { within } = lab
-const byIpvs = process.env['WEFT_VM'] !== undefined && process.env['WEFT_LB'] !== 'nft'
 const run = async (host: string, name: string, ...options: string[]): Promise<void> => {
   await lab.docker(host, 'run', '-d', '--name', name, ...options, 'busybox', ...idle)
 }

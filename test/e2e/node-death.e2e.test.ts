@@ -2,7 +2,7 @@
 // A host with a backend is cut off its underlay while clients ask through another host: who still fails, and for how
 // long; what is kept, and what comes back.
 import t, { type Test } from 'tap'
-import { idle, openLab } from './lab.ts'
+import { balancerFlags, byIpvs, idle, openLab } from './lab.ts'
 
 /**
  * `serve NAME` answers every line and datagram with NAME. `load SECONDS` makes 50 requests a second, each a connection:
@@ -44,8 +44,7 @@ if ($what eq 'serve') {
 }
 `
 
-// what is planned is read from nft here
-const lab = await openLab('death', 3, '--weftd-args', '--lb nft')
+const lab = await openLab('death', 3, ...balancerFlags)
 t.teardown(() => lab.close())
 await lab.docker('h1', ...'network create -d weft --ipam-driver weft app'.split(' '))
 for (const host of ['h2', 'h3']) await lab.shows(host, 'app')
@@ -97,7 +96,12 @@ const talking = async (what: 'flow' | 'hold', to: string, seconds: number): Prom
   throw new Error(`no ${what} reaches ${to}`)
 }
 /** Where h3 sends new connections of the port. */
-const plan = (): Promise<string> => lab.inside('h3', 'm', vni, 'nft', 'list', 'chain', 'inet', 'weft', 'tcp_8080')
+const planned = byIpvs
+  ? ['sh', '-c', 'ipvsadm -Sn | grep -v -e "-w 0"']
+  : 'nft list chain inet weft tcp_8080'.split(' ')
+const plan = (): Promise<string> => lab.inside('h3', 'm', vni, ...planned)
+/** What that becomes from now on. */
+const watching = byIpvs ? ['sh', '-c', `while ${planned[2]}; do sleep 0.1; done`] : ['nft', 'monitor']
 const addressOf = async (host: string, name: string): Promise<string> =>
   lab.docker(host, 'inspect', '-f', '{{.NetworkSettings.Networks.app.IPAddress}}', name)
 
@@ -152,7 +156,7 @@ t.test('a node is cut off: no request of a second later fails, and its connectio
 })
 
 t.test('a weftd that is restarted meanwhile leaves it out all the time, until it is back', async t => {
-  const changes = lab.background('exec', 'h3', 'ip', 'netns', 'exec', `weft-m${vni}`, 'nft', 'monitor')
+  const changes = lab.background('exec', 'h3', 'ip', 'netns', 'exec', `weft-m${vni}`, ...watching)
   const load = client('load', '12')
   await lab.until(async () => load.lines().length > 20)
   await lab.ok('kill', 'h3', 'weftd')
