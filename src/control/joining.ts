@@ -58,7 +58,7 @@ export const joinNamesake = async (
       return undefined
     const claims = await Promise.all(own.record.pools.map(({ prefix }) => poolClaim(context, prefix, signal)))
     if (!claims.every(({ record }) => record.network === id && record.automatic)) return undefined
-    if (!isContained(own.record, there.record) || !(await isUntouched())) return undefined
+    if (differenceOf(own.record, there.record) !== undefined || !(await isUntouched())) return undefined
     const at = ({ record, revision }: Versioned<Network>): Compare => ({
       key: keys.network(record.id),
       is: 'at',
@@ -95,21 +95,25 @@ const poolClaim = async ({ store }: Context, prefix: string, signal: AbortSignal
   return { record: decode('poolClaim', entry.key, entry.value), revision: entry.revision }
 }
 
-/** Is all that was asked for true of that network too? The subnets were nobody's wish. */
-const isContained = (asked: Network, there: Network): boolean => {
+/** What was asked for and is not true of that network, to be said after its name; the subnets were nobody's wish. */
+export const differenceOf = (asked: Network, there: Network): string | undefined => {
+  if (asked.internal !== there.internal) return `is ${there.internal ? '' : 'not '}--internal`
   const families = new Set(there.pools.map(({ prefix }) => familyOf(prefix)))
-  return (
-    asked.internal === there.internal &&
-    asked.ipv6 === there.ipv6 &&
-    sameOptions(asked.options, there.options) &&
-    asked.pools.every(
-      ({ prefix, gateway, aux }) =>
-        families.has(familyOf(prefix)) &&
-        (gateway === undefined || gateway === firstAddress(prefix)) &&
-        aux === undefined,
-    )
+  const lacking = asked.pools.find(({ prefix }) => !families.has(familyOf(prefix)))
+  if (lacking) return `has no IPv${familyOf(lacking.prefix)}`
+  if (asked.ipv6 !== there.ipv6) return `has ${there.ipv6 ? '' : 'no '}IPv6`
+  if (!sameOptions(asked.options, there.options)) return 'was made with other options'
+  const chosen = asked.pools.some(
+    ({ prefix, gateway, aux }) => aux !== undefined || (gateway !== undefined && gateway !== firstAddress(prefix)),
   )
+  return chosen ? 'has other addresses for gateway and hosts' : undefined
 }
 
-const sameOptions = (a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean =>
-  Object.keys(a).length === Object.keys(b).length && Object.entries(a).every(([key, value]) => b[key] === value)
+/** But for the name that it is to have. */
+const sameOptions = (a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean => {
+  const [mine, theirs] = [a, b].map(({ 'weft.network': _, ...rest }) => rest) as [typeof a, typeof b]
+  return (
+    Object.keys(mine).length === Object.keys(theirs).length &&
+    Object.entries(mine).every(([key, value]) => theirs[key] === value)
+  )
+}

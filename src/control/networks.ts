@@ -14,6 +14,7 @@ import type { Compare, Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
+import { differenceOf } from './joining.ts'
 import { parseOptions } from './options.ts'
 import type { Pools } from './pools.ts'
 import { goneInTime } from './removal.ts'
@@ -133,11 +134,14 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
             `auxiliary address "${name}" ${address} is the gateway of its subnet: choose another --aux-address or --gateway`,
           )
     const cluster = mirror.snapshot.cluster!.record
-    const wanted = claims.find(claim => claim.record.wanted !== undefined)?.record.wanted
+    const asked = claims.find(claim => claim.record.wanted !== undefined)?.record.wanted
+    // compose 2 has no words for IPAM options: what Docker was given for any subnet is joined to the network of that name
+    const anySubnet = claims.every(claim => claim.record.automatic === true)
+    const wanted = asked ?? (anySubnet ? options.network : undefined)
     if (options.network !== undefined && wanted === undefined)
       throw new WeftError(
         'INVALID',
-        `--opt weft.network=${options.network} needs --ipam-opt weft.network=${options.network} beside it: Docker asks for addresses first`,
+        `--opt weft.network=${options.network} with --subnet needs --ipam-opt weft.network=${options.network} beside it: Docker asks for addresses first`,
       )
     const vni = options.vni ?? (await freeVni(signal))
     const limit = Math.min(
@@ -165,6 +169,10 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       state: { kind: 'active' },
       origin: { by: 'docker', node },
     }
+    const there = asked === undefined && wanted !== undefined ? namesake(wanted) : undefined
+    const difference = there && differenceOf(record, there)
+    if (difference !== undefined)
+      throw new WeftError('INVALID', `network ${JSON.stringify(wanted)} ${difference}: create it here the same way`)
     const compares: Compare[] = [
       { key: keys.network(id), is: 'absent' },
       { key: keys.vni(vni), is: 'absent' },
@@ -195,6 +203,9 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       throw error
     }
   }
+
+  const namesake = (name: string): Network | undefined =>
+    mirror.snapshot.networks.get(mirror.snapshot.names.get(name)?.record.network ?? '')?.record
 
   const freeVni = async (signal: AbortSignal): Promise<number> => {
     for (let tries = 0; tries < 64; tries++) {

@@ -166,6 +166,42 @@ for (const [what, ...wishes] of [
     t.ok(await until(() => loser.claims().size === record.pools.length))
   })
 
+t.test('weft.network as an option of the driver alone, as compose 2 has it: joined, now or later', async t => {
+  const cluster = await openCluster(t)
+  const hosts = [await cluster.node('a'), await cluster.node('b')]
+  const shop = { options: { 'weft.network': 'shop' } }
+  await Promise.all(hosts.map(host => host.create('own_app', shop)))
+  const third = await cluster.node('c')
+  const given = (await Promise.all(hosts.map((host, i) => host.start('own_app', `c${i}`)))).flat()
+  const [network] = third.known()
+  t.match(third.known(), [{ name: 'shop' }], 'one network')
+  const prefixes = network!.pools.map(({ prefix }) => prefix)
+  t.ok(isIn(given, prefixes), `${given} in ${prefixes}`)
+  t.ok(await until(() => third.names().join() === 'shop'))
+  const late = await cluster.node('d')
+  await late.create('other_app', shop)
+  t.ok(isIn([...given, ...(await late.start('other_app', 'c2'))], prefixes), 'the same, later')
+  t.equal(late.known().length, 1)
+})
+
+t.test('what that network has not is said at once, and nothing is left', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  await a.create('shop')
+  t.ok(await until(() => b.known()[0]?.name === 'shop' && b.names().includes('shop')))
+  const options = { 'weft.network': 'shop' }
+  const says = (wish: object, message: RegExp) =>
+    t.rejects(b.create('own', { options, ...wish }), { code: 'INVALID', message })
+  await says({ internal: true }, /^network "shop" is not --internal: create it here the same way/)
+  await says({ ipv6: true }, /^network "shop" has no IPv6: /)
+  await says(
+    { options: { ...options, 'com.docker.network.driver.mtu': '1400' } },
+    /^network "shop" was made with other options/,
+  )
+  await says({ subnet: '10.230.0.0/24' }, /with --subnet needs --ipam-opt weft\.network=shop beside it/)
+  t.equal(b.known().length, 1)
+})
+
 t.test('weftd ends between store and disk: bound at the next look, and the container that waits starts', async t => {
   const cluster = await openCluster(t)
   const [a, b] = [await cluster.node('a'), await cluster.node('b')]

@@ -31,9 +31,12 @@ const project = async (name: string, networks: object): Promise<void> => {
 const compose = (host: string, name: string, ...args: string[]): Promise<Answer> =>
   lab.try('exec', host, 'docker-compose', '-p', name, '-f', join(folder, `${name}-${host}.json`), ...args)
 const up = (host: string, name: string) => compose(host, name, 'up', '-d')
+/** Compose 1 writes underscores where 2 has hyphens. */
+const containerOf = async (host: string, name: string): Promise<string> =>
+  lab.docker(host, 'ps', '-aq', '-f', `label=com.docker.compose.project=${name}`)
 const reach = async (name: string): Promise<boolean> => {
-  const ping = (from: string, to: string) =>
-    lab.tryDocker(from, 'exec', `${name}_web-${from}_1`, 'ping', '-c', '1', '-W', '1', `web-${to}`)
+  const ping = async (from: string, to: string) =>
+    lab.tryDocker(from, 'exec', await containerOf(from, name), 'ping', '-c', '1', '-W', '1', `web-${to}`)
   return (await Promise.all([ping('h1', 'h2'), ping('h2', 'h1')])).every(answer => answer.code === 0)
 }
 interface Shown {
@@ -79,7 +82,8 @@ t.test('at the same moment, with the network named for good', async t => {
   const network = { driver: 'weft', driver_opts: option, ipam: { driver: 'weft', options: option } }
   await project('own', network) // its Docker network is own_app
   await project('same', { ...network, name: 'shop' })
-  for (const name of ['own', 'same']) {
+  await project('two', { ...network, ipam: { driver: 'weft' } }) // all that compose 2 can say
+  for (const name of ['own', 'same', 'two']) {
     for (const answer of await Promise.all(hosts.map(host => up(host, name)))) t.equal(answer.code, 0, answer.err)
     t.ok(await lab.until(() => reach(name)), 'one network')
     t.strictSame(await known('h1'), ['shop'])
@@ -126,7 +130,7 @@ t.test('a host whose network was joined: restarts, and a replica in its place', 
     await lab.ok('kill', late, what)
     await lab.ok('start', late, what)
   }
-  const container = `race_web-${late}_1`
+  const container = await containerOf(late, 'race')
   t.ok(await lab.until(async () => (await lab.tryDocker(late!, 'restart', '-t', '0', container)).code === 0, 30_000))
   t.ok(await lab.until(() => reach('race'), 30_000), 'starts again on it')
   t.equal(await subnet(late, 'race_app'), own)

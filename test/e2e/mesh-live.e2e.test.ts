@@ -192,8 +192,10 @@ t.test('docker-compose rolls a new version out, host by host', async t => {
     for (const host of ['h1', 'h2']) await roll(host, version)
   }
   await noneFails(t, 'rolling update', 14, all, async () => {}, 8081)
-  t.equal(await lab.docker('h2', 'inspect', '-f', '{{.Config.Labels.version}}', 'roll_web_1'), String(version))
-  for (const host of ['h1', 'h2']) await lab.docker(host, 'rm', '-f', 'roll_web_1')
+  const rolled = (host: string) => lab.docker(host, 'ps', '-aq', '-f', 'label=com.docker.compose.project=roll')
+  const label = ['inspect', '-f', '{{.Config.Labels.version}}']
+  t.equal(await lab.docker('h2', ...label, await rolled('h2')), String(version))
+  for (const host of ['h1', 'h2']) await lab.docker(host, 'rm', '-f', await rolled(host))
 })
 
 t.test('weftd, dockerd and etcd are restarted', async t => {

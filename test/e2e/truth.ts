@@ -238,6 +238,7 @@ const filterOf = (nft: readonly Nft[], { name, policy }: Chain): string[] => {
     const verdict = ['accept', 'drop', 'goto'].find(word => expr.some(one => word in one))
     const tests = expr.flatMap(({ match }) => {
       const { protocol, field, base, offset } = match?.left.payload ?? {}
+      if (field === 'taddr') return [`th 64 ${match!.op} ${hex(match!.right)}`] // nft 1.1 knows what stands there
       if (base === undefined && !field?.startsWith('saddr')) return []
       return [`${base ?? protocol} ${offset ?? field} ${match!.op} ${match!.right}`]
     })
