@@ -4,10 +4,12 @@ import {
   AUTHORITATIVE_ANSWER,
   decode,
   encode,
-  encodingLength,
+  type OptAnswer,
   type Packet,
   type Answer as PacketAnswer,
   RECURSION_AVAILABLE,
+  RECURSION_DESIRED,
+  TRUNCATED_RESPONSE,
 } from 'dns-packet'
 import { familyOf } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
@@ -26,7 +28,15 @@ export interface Resolver {
   answer(query: Buffer, asker: Asker): Promise<Buffer | undefined>
 }
 
-const udpLimit = 1232 // https://www.dnsflagday.net/2020/
+const headerBytes = 12
+const nameOfQuestion = Buffer.from([0xc0, headerBytes])
+const udpPlain = 512 // RFC 1035, 4.2.1: Docker's server reads no more for a client that does not ask for more
+const udpExtended = 1232 // https://www.dnsflagday.net/2020/
+/** Who says how much he takes is told the same (RFC 6891, 6.1.1). */
+const extended: OptAnswer = {
+  ...{ type: 'OPT', name: '.', udpPayloadSize: udpExtended, extendedRcode: 0 },
+  ...{ ednsVersion: 0, flags: 0, flag_do: false, options: [] },
+}
 const tcpLimit = 0xffff // two bytes before it say how long it is (RFC 1035, 4.2.2)
 const rcode = { ok: 0, format: 1, absent: 3, refused: 5 } as const
 
@@ -56,23 +66,32 @@ const parse = (query: Buffer): Packet | undefined => {
 
 const respond = (query: Packet, answer: Answer, transport: Asker['transport']): Buffer => {
   const { name, type } = query.questions![0]!
-  const answers = recordsOf(name, answer)
-  const flags = AUTHORITATIVE_ANSWER | RECURSION_AVAILABLE | ((query.flags ?? 0) & 0x0100)
-  const packet: Packet = {
-    type: 'response',
-    id: query.id ?? 0,
-    flags: flags | (answer.kind === 'absent' ? rcode.absent : rcode.ok),
-    questions: [{ name, type, class: 'IN' }],
-    answers,
+  const code = answer.kind === 'absent' ? rcode.absent : rcode.ok
+  const flags = AUTHORITATIVE_ANSWER | RECURSION_AVAILABLE | ((query.flags ?? 0) & RECURSION_DESIRED) | code
+  const head = encode({ type: 'response', id: query.id ?? 0, flags, questions: [{ name, type, class: 'IN' }] })
+  const asked = query.additionals?.find(one => one.type === 'OPT')
+  const tail = asked ? encode({ type: 'response', additionals: [extended] }).subarray(headerBytes) : Buffer.alloc(0)
+  const room = transport === 'tcp' ? tcpLimit : Math.min(Math.max(asked?.udpPayloadSize ?? 0, udpPlain), udpExtended)
+  const records: Buffer[] = []
+  let left = room - head.length - tail.length
+  const all = recordsOf(name, answer)
+  for (const record of all) {
+    const bytes = pointing(record, head.length - headerBytes - 4) // type and class follow the name
+    left -= bytes.length
+    if (left < 0) break
+    records.push(bytes)
   }
-  const bytes = encode(packet)
-  if (bytes.length <= (transport === 'tcp' ? tcpLimit : udpLimit)) return bytes
-  if (transport === 'udp') return encode({ ...packet, flags: flags | 0x0200, answers: [] }) // truncated: ask again by TCP
-  // as many as there is room for: nobody needs all of thousands of containers
-  const bare = encodingLength({ ...packet, answers: [] })
-  const longest = Math.max(...answers.map(one => encodingLength({ ...packet, answers: [one] }) - bare))
-  return encode({ ...packet, answers: answers.slice(0, Math.floor((tcpLimit - bare) / longest)) })
+  // as many as there is room for: who needs all asks again by TCP, and nobody needs all of thousands of containers
+  if (records.length < all.length && transport === 'udp')
+    head.writeUInt16BE(head.readUInt16BE(2) | TRUNCATED_RESPONSE, 2)
+  head.writeUInt16BE(records.length, 6)
+  head.writeUInt16BE(asked ? 1 : 0, 10)
+  return Buffer.concat([head, ...records, tail])
 }
+
+/** A record without its owner, for which a pointer to the name in the question stands (RFC 1035, 4.1.4). */
+const pointing = (record: PacketAnswer, owner: number): Buffer =>
+  Buffer.concat([nameOfQuestion, encode({ type: 'response', answers: [record] }).subarray(headerBytes + owner)])
 
 /** Names of services are labels of containers, which may say anything: labels of 63 bytes, 253 in all (RFC 1035, 2.3.4). */
 const isWritable = (name: string): boolean =>

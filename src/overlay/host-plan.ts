@@ -59,13 +59,20 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
         // the socket takes what comes to any address of the host
         `udp dport ${port} ${ip} daddr != ${node.vtep} counter drop`,
         `udp dport ${port} ${ip} saddr != @vteps${family} counter drop`,
+        // a container of this host that poses as a node: IPv6 has no rp_filter, and not every host has it for IPv4
+        `udp dport ${port} fib saddr . iif oif missing counter drop`,
         `iifname ${hostLinks} ip daddr 127.0.0.0/8 ct status & dnat == 0 counter drop`,
         // nobody reads from the sockets that hold our ports
         'ct direction original ct status & dnat == 0 udp dport @held_udp reject',
         // for containers of this host: names are nobody else's business, and an open resolver serves attacks on others
-        ...host.resolvers.map(
-          resolver => `iifname "${dev}" ${familyOf(resolver) === 4 ? 'ip' : 'ip6'} daddr ${resolver} counter drop`,
-        ),
+        ...host.resolvers.flatMap(resolver => {
+          const asked = `${familyOf(resolver) === 4 ? 'ip' : 'ip6'} daddr ${resolver}`
+          return [
+            `iifname "${dev}" ${asked} counter drop`,
+            `meta iifkind "bridge" ${asked} accept`, // Docker's, whatever they are called
+            `iifname != ${hostLinks} iifname != "lo" ${asked} counter drop`,
+          ]
+        }),
       ],
       accepting('filter', 'input', -10),
     ),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Answers as bytes: whatever containers are called and however many there are, they can be written and read.
-import { decode, encode, type RecordType } from 'dns-packet'
+import { decode, encode, type OptAnswer, type RecordType } from 'dns-packet'
 import t from 'tap'
 import { openDirectory } from '../../src/dns/directory.ts'
 import { openResolver } from '../../src/dns/resolver.ts'
@@ -16,15 +16,18 @@ const open = () => {
       ...{ id, network: 'n1', node: 'a', addresses: [address] },
       workload: { name: id, container: id, aliases: ['all'], labels: { 'weft.service': label } },
     })
-  const ask = async (name: string, type: RecordType, transport: 'udp' | 'tcp') => {
+  const ask = async (name: string, type: RecordType, transport: 'udp' | 'tcp', takes?: number) => {
     const directory = openDirectory({ snapshot, subscribe: () => () => {} })
-    const query = encode({ type: 'query', id: 7, questions: [{ type, name }] })
+    const opt = { type: 'OPT', name: '.', udpPayloadSize: takes, flags: 0, options: [] } as unknown as OptAnswer
+    const additionals = takes === undefined ? [] : [opt]
+    const query = encode({ type: 'query', id: 7, questions: [{ type, name }], additionals })
     const bytes = await openResolver(directory, async () => undefined).answer(query, {
       network: 'n1',
       address: '',
       transport,
     })
-    return { length: bytes!.length, answers: decode(bytes!).answers! }
+    const { answers, flag_tc, additionals: more } = decode(bytes!)
+    return { length: bytes!.length, answers: answers!, truncated: flag_tc, more }
   }
   return { snapshot, put, ask }
 }
@@ -55,8 +58,28 @@ t.test('a label that is no name of DNS', async t => {
 t.test('more addresses than an answer has room for', async t => {
   const { put, ask } = open()
   for (let i = 0; i < 5000; i++) put(`e${i}`, `10.80.${i >> 8}.${i & 255}`, 'web')
-  t.same((await ask('all', 'A', 'udp')).answers, [], 'by UDP it is to be asked again')
+  t.match(await ask('all', 'A', 'udp', 1232), { truncated: true }, 'by UDP it is to be asked again')
   const { length, answers } = await ask('all', 'A', 'tcp')
   t.ok(length <= 0xffff)
   t.ok(answers.length > 2000, String(answers.length))
+})
+
+t.test('by UDP no more bytes than the client takes, and what fits is there', async t => {
+  const { put, ask } = open()
+  for (let i = 0; i < 26; i++) put(`e${i}`, `10.80.0.${i + 2}`, 'web')
+  const plain = await ask('all', 'A', 'udp')
+  t.match(plain, { truncated: false, more: [] })
+  t.equal(plain.answers.length, 26)
+  t.same([...new Set(plain.answers.map(({ name }) => name))], ['all'])
+  for (let i = 26; i < 70; i++) put(`e${i}`, `10.80.0.${i + 2}`, 'web')
+  const cut = await ask('all', 'A', 'udp')
+  t.match(cut, { truncated: true })
+  t.ok(cut.length <= 512 && cut.length > 490 && cut.answers.length > 25, `${cut.answers.length} in ${cut.length} bytes`)
+  const more = await ask('all', 'A', 'udp', 4096)
+  t.match(more, { truncated: false, more: [{ type: 'OPT', udpPayloadSize: 1232 }] })
+  t.equal(more.answers.length, 70)
+  const less = await ask('all', 'A', 'udp', 100)
+  t.match(less, { truncated: true })
+  t.ok(less.length <= 512 && less.length > 490, 'less than 512 is 512')
+  t.equal((await ask('all', 'A', 'tcp')).answers.length, 70)
 })

@@ -70,7 +70,9 @@ sub ping { my ($to, $family, $size) = @_; my $out = qx(ping -$family -n -c 1 -W 
 sub passes { my ($code, $out) = ping(@_); $code == 0 or die "$out\n" }
 sub is_refused {
   my $mtu = pop; my ($code, $out) = ping(@_); $code != 0 or die "answered\n";
-  $out =~ /(message too long|needed|too big|mtu)\D*$mtu\b/i or die "not for MTU $mtu: $out\n"
+  return if $out =~ /(message too long|needed|too big|mtu)\D*$mtu\b/i;
+  # newer ones do not say for which
+  $out =~ /sendmsg: Message too long/ && unpack('i', getsockopt(connected(SOCK_DGRAM, resolved($_[0], $_[1])), $_[1] == 4 ? (0, 14) : (41, 24))) == $mtu or die "not for MTU $mtu: $out\n"
 }
 sub check { my ($label, $what, $do) = @_; my $why = eval { local $SIG{ALRM} = sub { die "too slow\n" }; alarm 60; $do->(); 'ok' } // $@; alarm 0; chomp $why; syswrite(STDOUT, "$label $what: $why\n") }
 if (shift eq 'serve') {

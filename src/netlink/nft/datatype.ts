@@ -116,6 +116,7 @@ export const dataTypes = {
       prohibit: 8,
     },
   }),
+  existence: number('boolean', 35, 4, { host: true, symbols: { missing: 0, exists: 1 } }),
   counter: number('integer', 4, 4, { host: true }),
 } as const satisfies Readonly<Record<string, DataType>>
 

@@ -127,6 +127,8 @@ const metaFields: readonly Field[] = [
   meta('mark', t.mark, NFT_META.MARK, { store: sreg => ({ kind: 'meta-set', key: NFT_META.MARK, sreg }) }),
   meta('iifname', t.ifname, NFT_META.IIFNAME),
   meta('oifname', t.ifname, NFT_META.OIFNAME),
+  // of a link that has no kind, as a network card, the rule says nothing
+  meta('iifkind', t.ifname, NFT_META.IIFKIND),
   meta('l4proto', t.protocol, NFT_META.L4PROTO, {
     learn: learnTransport,
     learnSeveral: scope => scope.learnTransport('several'),
@@ -162,14 +164,19 @@ const ctFields: readonly Field[] = [
   ct('reply zone', t.zone, NFT_CT.ZONE, 1, true),
 ]
 
-const fib = (name: string, flags: number): Field => ({
-  name: `fib ${name} type`,
-  type: t.addressType,
+const fib = (name: string, type: DataType, result: number, flags: number): Field => ({
+  name: `fib ${name}`,
+  type,
   require: nothing,
-  load: dreg => ({ kind: 'fib', dreg, result: NFT_FIB_RESULT.ADDRTYPE, flags }),
+  load: dreg => ({ kind: 'fib', dreg, result, flags }),
 })
 
-const fibFields: readonly Field[] = [fib('saddr', NFTA_FIB_F.SADDR), fib('daddr', NFTA_FIB_F.DADDR)]
+const fibFields: readonly Field[] = [
+  fib('saddr type', t.addressType, NFT_FIB_RESULT.ADDRTYPE, NFTA_FIB_F.SADDR),
+  fib('daddr type', t.addressType, NFT_FIB_RESULT.ADDRTYPE, NFTA_FIB_F.DADDR),
+  // would what goes back leave by the interface that this came from?
+  fib('saddr . iif oif', t.existence, NFT_FIB_RESULT.OIF, NFTA_FIB_F.SADDR | NFTA_FIB_F.IIF | NFTA_FIB_F.PRESENT),
+]
 
 const fields: ReadonlyMap<string, Field> = new Map(
   [...headerFields, ...metaFields, ...ctFields, ...fibFields].map(field => [field.name, field]),
@@ -239,9 +246,10 @@ export const parseField = (tokens: Tokens): Field => {
   let name = start.kind === 'word' && short.has(start.text) ? 'meta' : ''
   let found: Field | undefined
   let size = 0
-  for (let ahead = 0; ahead < 3; ahead++) {
+  for (let ahead = 0; ahead < 5; ahead++) {
     const token = tokens.peek(ahead)
-    if (token.kind !== 'word') break
+    const joined = token.kind === 'mark' && token.text === '.' && name.startsWith('fib ')
+    if (token.kind !== 'word' && !joined) break
     name = name === '' ? token.text : `${name} ${token.text}`
     const field = fields.get(name)
     if (field) {

@@ -140,10 +140,11 @@ export const NFT_META = {
   NFPROTO: 15,
   L4PROTO: 16,
   PKTTYPE: 19,
+  IIFKIND: 26,
 } as const
 export const NFT_CT = { STATE: 0, DIRECTION: 1, STATUS: 2, MARK: 3, ZONE: 17 } as const
 export const NFT_FIB_RESULT = { OIF: 1, OIFNAME: 2, ADDRTYPE: 3 } as const
-export const NFTA_FIB_F = { SADDR: 1, DADDR: 2, MARK: 4, IIF: 8, OIF: 16 } as const
+export const NFTA_FIB_F = { SADDR: 1, DADDR: 2, MARK: 4, IIF: 8, OIF: 16, PRESENT: 32 } as const
 export const NFT_REJECT = { ICMP_UNREACH: 0, TCP_RST: 1, ICMPX_UNREACH: 2 } as const
 export const NFT_NAT = { SNAT: 0, DNAT: 1 } as const
 export const NFT_LOOKUP_F_INV = 1

@@ -45,6 +45,7 @@ const anywhere = [
   'meta mark set meta mark map { 1 : 2, 3 : 4 }',
   'iifname "eth0" accept',
   'meta iifname "eth0" accept',
+  'meta iifkind "bridge" accept',
   'iifname eth0 accept',
   'iifname != "eth0" accept',
   'iifname "weft*" accept',
@@ -199,6 +200,8 @@ const connections = [
   'fib daddr type != local accept',
   'fib saddr type { unicast, local } accept',
   'fib daddr type vmap { local : accept, broadcast : drop }',
+  'udp dport 8473 fib saddr . iif oif missing counter drop',
+  'fib saddr . iif oif exists accept',
 ]
 
 const zones = [
