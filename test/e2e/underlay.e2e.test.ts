@@ -6,7 +6,8 @@ import { idle, type Lab, openLab } from './lab.ts'
 
 const mib = 1 << 20
 const manyFragments = 20_000 // bytes of a datagram
-const vxlan = 50 // outer Ethernet, IPv4, UDP and VXLAN
+/** Bytes around a frame of the network, by family of the underlay. */
+const vxlan = { 4: 50, 6: 70 } as const
 const outsideMtu = 1500
 const client = { 4: '192.0.2.10', 6: '2001:db8::10' }
 const families = [4, 6] as const
@@ -71,8 +72,8 @@ sub passes { my ($code, $out) = ping(@_); $code == 0 or die "$out\n" }
 sub is_refused {
   my $mtu = pop; my ($code, $out) = ping(@_); $code != 0 or die "answered\n";
   return if $out =~ /(message too long|needed|too big|mtu)\D*$mtu\b/i;
-  # newer ones do not say for which
-  $out =~ /sendmsg: Message too long/ && unpack('i', getsockopt(connected(SOCK_DGRAM, resolved($_[0], $_[1])), $_[1] == 4 ? (0, 14) : (41, 24))) == $mtu or die "not for MTU $mtu: $out\n"
+  # newer ones do not say for which: IP_MTU, IPV6_MTU
+  $out =~ /sendmsg: Message too long/ && unpack('i', getsockopt(connected(SOCK_DGRAM, resolved($_[0], $_[1])), $_[1] == 4 ? 0 : 41, $_[1] == 4 ? 14 : 24)) == $mtu or die "not for MTU $mtu: $out\n"
 }
 sub check { my ($label, $what, $do) = @_; my $why = eval { local $SIG{ALRM} = sub { die "too slow\n" }; alarm 60; $do->(); 'ok' } // $@; alarm 0; chomp $why; syswrite(STDOUT, "$label $what: $why\n") }
 if (shift eq 'serve') {
@@ -187,9 +188,9 @@ const fragments = (lab: Lab, host: string): Promise<string> => {
   return lab.exec(host, 'awk', column, '/proc/net/snmp', '/proc/net/snmp6')
 }
 
-const check = async (t: Test, lab: Lab, underlays: readonly number[]): Promise<void> => {
+const check = async (t: Test, lab: Lab, underlays: readonly number[], family: 4 | 6): Promise<void> => {
   const hosts = underlays.map((_, i) => `h${i + 1}`)
-  const mtu = Math.min(...underlays) - vxlan
+  const mtu = Math.min(...underlays) - vxlan[family]
   await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--ipv6', 'app')
   for (const host of hosts) await lab.shows(host, 'app')
   const places = [...hosts.map(host => [host, `on-${host}`] as const), ['h1', 'near'] as const]
@@ -217,16 +218,26 @@ const check = async (t: Test, lab: Lab, underlays: readonly number[]): Promise<v
   t.same(out.lines, out.wanted, `${out.wanted.length} checks with a client outside`)
 }
 
-for (const underlays of [
-  [1400, 1400],
-  [1500, 1500, 1500],
-  [9000, 9000],
-  [1500, 9000, 1400],
-])
-  t.test(`underlay ${underlays.join(', ')}`, async t => {
-    const lab = await openLab('under', underlays.length, '--mtu', underlays.join())
+for (const [family, ...underlays] of [
+  [4, 1400, 1400],
+  [4, 1500, 1500, 1500],
+  [4, 9000, 9000],
+  [4, 1500, 9000, 1400],
+  [6, 1500, 1500],
+] as const)
+  t.test(`underlay ${underlays.join(', ')}, over IPv${family}`, async t => {
+    const lab = await openLab(
+      'under',
+      underlays.length,
+      '--mtu',
+      underlays.join(),
+      ...(family === 6 ? ['--no-weft'] : []),
+    )
     try {
-      await check(t, lab, underlays)
+      if (family === 6)
+        for (const i of underlays.keys())
+          await lab.ok('start', `h${i + 1}`, 'weftd', '--weftd-args', `--vtep fd09::${i + 1}`)
+      await check(t, lab, underlays, family)
     } finally {
       await lab.close()
     }
