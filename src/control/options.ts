@@ -12,6 +12,8 @@ export interface NetworkOptions {
   readonly mtu?: number
 }
 
+/** No engine makes a network of such a name (moby, runconfig). */
+const dockersNames: ReadonlySet<string> = new Set(['bridge', 'host', 'none', 'default'])
 const mtuOption = 'com.docker.network.driver.mtu'
 export const knownOptions = [
   'weft.network',
@@ -29,9 +31,7 @@ export const parseOptions = (options: Readonly<Record<string, string>>): Network
   oneOf(options, 'weft.publish', ['cluster', 'local'])
   oneOf(options, 'weft.policy', ['allow'], 'policy (deny) is not built yet')
   oneOf(options, 'weft.encrypted', ['false'], 'encryption (true) is not built yet')
-  const network = options['weft.network']
-  if (network !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(network))
-    throw new WeftError('INVALID', `option weft.network: ${JSON.stringify(network)} is not a network name`)
+  const network = parseNetworkName(options['weft.network'], 'option')
   const vni = integer(options, 'weft.vni', 1, vniRange.last)
   const mtu = integer(options, mtuOption, 1280, 65000)
   return {
@@ -39,6 +39,18 @@ export const parseOptions = (options: Readonly<Record<string, string>>): Network
     ...(vni === undefined ? {} : { vni }),
     ...(mtu === undefined ? {} : { mtu }),
   }
+}
+
+/** The value of weft.network; `what` says which kind of option it came by. */
+export const parseNetworkName = (name: string | undefined, what: string): string | undefined => {
+  if (name !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(name))
+    throw new WeftError(
+      'INVALID',
+      `${what} weft.network: ${JSON.stringify(name)} is not a network name: use letters, digits, ".", "_" and "-"`,
+    )
+  if (name !== undefined && dockersNames.has(name))
+    throw new WeftError('INVALID', `${what} weft.network: ${name} is a network of Docker's own: choose another name`)
+  return name
 }
 
 const oneOf = (

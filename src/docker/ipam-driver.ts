@@ -4,6 +4,7 @@
 
 import { WeftError } from '../base/errors.ts'
 import type { Addresses } from '../control/addresses.ts'
+import { parseNetworkName } from '../control/options.ts'
 import type { Pools } from '../control/pools.ts'
 import { formatPrefix, parseInterface } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
@@ -41,7 +42,7 @@ export const ipamDriver = ({
     for (const name of Object.keys(request.Options))
       if (name.startsWith('weft.') && name !== 'weft.network')
         throw new WeftError('UNKNOWN_OPTION', `ipam option ${name} is unknown, did you mean weft.network?`)
-    const wanted = request.Options['weft.network']
+    const wanted = parseNetworkName(request.Options['weft.network'], 'ipam option')
     await makeWay(request.Pool, wanted)
     const replicaOf = replicating()
     const grant = await pools.request(
