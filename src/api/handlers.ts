@@ -8,6 +8,7 @@ import type { Nodes } from '../control/nodes.ts'
 import type { Reserve } from '../control/reserve.ts'
 import type { Services } from '../control/services.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
+import { tooSmall } from '../model/mtu.ts'
 import type { Network } from '../model/network.ts'
 import { labelProblems } from '../model/service.ts'
 import { type Scheduler, schedulers } from '../model/service-options.ts'
@@ -264,6 +265,7 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
         `network ${record.name ?? id} is --internal, and Docker ${engine} asks nobody for names there: containers here know those of other hosts by address only, until Docker is 26.1.3 or later`,
       )
   for (const [name, why] of parts.networkProblems()) problems.push(`network ${name}: ${why}`)
+  problems.push(...narrow(parts))
   for (const [id, why] of parts.dnsProblems())
     problems.push(`dns in ${parts.snapshot.networks.get(id)?.record.name ?? 'the host'}: ${why}`)
   for (const { object, error } of parts.reconciler().failing) problems.push(`kernel: ${object}: ${error}`)
@@ -286,6 +288,16 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
     for (const problem of service.problems)
       problems.push(`service ${titleOf(service)} of network ${service.network}: ${problem}`)
   return problems
+}
+
+/** Networks of this engine on which this node takes no new container. */
+const narrow = ({ snapshot, bindings, node }: ApiParts): string[] => {
+  const own = snapshot.nodes.get(node)?.record
+  const family = snapshot.cluster?.record.underlayFamily
+  return [...bindings.bound.keys()].flatMap(id => {
+    const network = snapshot.networks.get(id)?.record
+    return (own && network && family && tooSmall(own, network, family)) ?? []
+  })
 }
 
 const containerOf = (snapshot: Snapshot, endpoint: EndpointId): string => {

@@ -18,6 +18,7 @@ import {
 } from '../model/address.ts'
 import type { Endpoint, Withheld, Workload } from '../model/endpoint.ts'
 import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
+import { tooSmall } from '../model/mtu.ts'
 import type { Network } from '../model/network.ts'
 import { vipService } from '../model/service.ts'
 import { decode, encode } from '../store/codec.ts'
@@ -284,8 +285,13 @@ export const openEndpoints = (
     ...{ ports: [], gateway: false, identity: identity.unlabelled },
   })
 
-  const refuseDrained = (): void => {
-    if (mirror.snapshot.nodes.get(node)?.record.drained)
+  /** What this node takes no new container for. */
+  const refuseHere = (network: Network): void => {
+    const own = mirror.snapshot.nodes.get(node)?.record
+    const family = mirror.snapshot.cluster?.record.underlayFamily
+    const why = own && family && tooSmall(own, network, family)
+    if (why !== undefined) throw new WeftError('NOT_SUPPORTED', why)
+    if (own?.drained)
       throw new WeftError(
         'DRAINED',
         `node ${node} is drained, no container is started or restarted there: start it elsewhere, or weft node drain --undo ${node}`,
@@ -299,7 +305,7 @@ export const openEndpoints = (
         const taken = request.addresses.filter(one => reserve.held(network.id, one)?.state === 'taken')
         const alone = taken.length > 0 && taken.length === request.addresses.length && request.mac === undefined
         if (alone && !mirror.snapshot.endpoints(network.id).has(request.endpoint)) {
-          refuseDrained()
+          refuseHere(network)
           return createAlone(network, request)
         }
         const key = keys.endpoint(network.id, request.endpoint)
@@ -308,7 +314,7 @@ export const openEndpoints = (
           if (known.record.node === node) return known.record // Docker repeats its calls
           throw new WeftError('TAKEN', `endpoint ${request.endpoint.slice(0, 12)} lives on host ${known.record.node}`)
         }
-        refuseDrained()
+        refuseHere(network)
         if (request.addresses.length === 0)
           throw new WeftError('INVALID', 'an endpoint needs an address: create the network with --ipam-driver weft')
         const held = await Promise.all(request.addresses.map(address => bindAddress(network, address, signal)))

@@ -2,11 +2,11 @@
 // Cluster networks: made or joined by CreateNetwork, named once Docker's API tells the name, removed when nobody uses
 // them. Every cluster network exists on every engine; which Docker network that is here, bindings know.
 import { ConflictError, WeftError } from '../base/errors.ts'
-import { familyOf } from '../model/address.ts'
+import { type Family, familyOf } from '../model/address.ts'
 import { type NetworkId, type NodeName, vniRange } from '../model/ids.ts'
-import { insideMtu } from '../model/mtu.ts'
+import { insideMtu, leastInside, overhead } from '../model/mtu.ts'
 import type { Network, Pool, PoolClaim } from '../model/network.ts'
-import type { Versioned } from '../model/snapshot.ts'
+import type { Snapshot, Versioned } from '../model/snapshot.ts'
 import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
@@ -144,11 +144,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         `--opt weft.network=${options.network} with --subnet needs --ipam-opt weft.network=${options.network} beside it: Docker asks for addresses first`,
       )
     const vni = options.vni ?? (await freeVni(signal))
-    const limit = Math.min(
-      ...[...mirror.snapshot.nodes.values()]
-        .filter(({ record }) => record.fenced === undefined)
-        .map(({ record }) => insideMtu(record.mtu, cluster.underlayFamily)),
-    )
+    const limit = roomOnAll(mirror.snapshot, cluster.underlayFamily)
     if (options.mtu !== undefined && options.mtu > limit)
       throw new WeftError(
         'INVALID',
@@ -311,6 +307,19 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
   }
 }
 
+/** Bytes inside VXLAN that every host has, where it is enough for a network. */
+const roomOnAll = ({ nodes }: Snapshot, family: Family): number => {
+  const living = [...nodes.values()].map(({ record }) => record).filter(({ fenced }) => fenced === undefined)
+  const least = living.reduce((least, next) => (next.mtu < least.mtu ? next : least))
+  const inside = insideMtu(least.mtu, family)
+  if (inside < leastInside)
+    throw new WeftError(
+      'NOT_SUPPORTED',
+      `the underlay device of node ${least.name} has an MTU of ${least.mtu}, and a network needs ${leastInside + overhead(family)} on every host: raise it there, or weft node rm ${least.name} if the node is gone for good`,
+    )
+  return inside
+}
+
 const rangeOf = ({ range }: PoolClaim): { range?: string } => (range === undefined ? {} : { range })
 
 const fenced = ({ mirror }: Context, name: NodeName): boolean => {
@@ -325,7 +334,9 @@ const sweep = async (
   { record, revision }: Versioned<Network>,
   signal: AbortSignal,
 ): Promise<void> => {
-  const named = record.name === undefined ? undefined : await store.get(keys.networkName(record.name), { signal })
+  // claimed with its pool, before the network had its name
+  const name = record.name ?? record.wanted
+  const named = name === undefined ? undefined : await store.get(keys.networkName(name), { signal })
   const ownName = named && decode('nameClaim', named.key, named.value).network === id
   await store.commit(
     [{ key: keys.network(id), is: 'at', revision }],

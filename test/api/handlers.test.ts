@@ -81,3 +81,19 @@ t.test(
     t.same(await problemsWith(false, 'a'), [])
   },
 )
+
+t.test('a network here with a larger MTU than the underlay has room for is a problem', async t => {
+  const snapshot = testCluster()
+  snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
+  const { record: node } = snapshot.nodes.get('a')!
+  snapshot.putNetwork({ id: 'n', name: 'app', mtu: 1430 })
+  const bindings = { bound: new Map([['n', { slot: 0 }]]) } as never
+  const problems = async (mtu: number) => {
+    snapshot.putNode({ ...node, mtu })
+    return (await (await handlers({ snapshot, bindings })).getStatus({}, signal)).problems
+  }
+  t.same(await problems(1480), [])
+  t.match(await problems(1300), [
+    /^network "app" has an MTU of 1430, and the underlay device of node a with its 1300 has room for 1250: raise/,
+  ])
+})

@@ -40,3 +40,31 @@ t.test('an auxiliary address that is the gateway', async t => {
   const create = networks.create({ docker: 'd', pools: [pool], options: {}, internal: false, ipv6: false }, limit())
   await t.rejects(create, { code: 'INVALID', message: /"router" 10\.230\.0\.1 is the gateway of its subnet: choose/ })
 })
+
+t.test('a network with a larger MTU than the underlay of this node has room for', async t => {
+  const { mirror, pools, networks, addresses, endpoints, underlay } = await openHost(t)
+  const { prefix } = await pools.request({ family: 4, prefix: '10.230.0.0/24', wanted: 'app' }, limit())
+  const pool = { prefix, gateway: '10.230.0.1' }
+  await networks.create({ docker: 'd', pools: [pool], options: {}, internal: false, ipv6: false }, limit())
+  await networks.introduce(mirror.snapshot.names.get('app')!.record.network, face, limit())
+  const create = async (endpoint: string) => {
+    const given = (await addresses.request(prefix, undefined, false, limit())).replace(/\/.*/, '')
+    return endpoints.create({ docker: 'd', endpoint, addresses: [given] }, limit())
+  }
+  await create('before')
+  for (const [mtu, remedy] of [
+    [1499, /raise that device to 1500, or make .* -o com\.docker\.network\.driver\.mtu=1449$/],
+    [1300, /raise that device to 1500$/],
+  ] as const) {
+    await mirror.reached(await underlay('a', mtu), limit())
+    await t.rejects(create(`at${mtu}`), {
+      code: 'NOT_SUPPORTED',
+      message: new RegExp(`^network "app" has an MTU of 1450, .* node a with its ${mtu} has room for ${mtu - 50}`),
+    })
+    await t.rejects(create(`at${mtu}`), { message: remedy })
+  }
+  const { network } = mirror.snapshot.names.get('app')!.record
+  t.same([...mirror.snapshot.endpoints(network).keys()], ['before'], 'what is there stays')
+  await mirror.reached(await underlay('a', 1500), limit())
+  await create('after')
+})

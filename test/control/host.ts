@@ -27,6 +27,8 @@ export const openHost = async (t: Test) => {
   await put(keys.cluster, encode('cluster', { ...cluster, reservedPorts: [], created: '' }))
   const facts = { number: 1, instance: 'i', boot: 'b', vtep: '192.0.2.1', mtu: 1500, version: '0' }
   const node = (...routes: readonly string[]) => put(keys.node('a'), encode('node', { name: 'a', ...facts, routes }))
+  const underlay = (name: string, mtu: number) =>
+    put(keys.node(name), encode('node', { ...facts, name, mtu, routes: [] }))
   await node()
   const mirror = openMirror(store, silentLog)
   await mirror.ready(limit())
@@ -42,5 +44,5 @@ export const openHost = async (t: Test) => {
   const addresses = openAddresses(context, bindings, pools, reserve)
   const networks = openNetworks(context, bindings, pools)
   const endpoints = openEndpoints(context, bindings, addresses, {} as never, {} as never, reserve)
-  return { mirror, put, bindings, pools, addresses, networks, endpoints, node }
+  return { mirror, put, bindings, pools, addresses, networks, endpoints, node, underlay, store }
 }

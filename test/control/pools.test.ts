@@ -56,6 +56,18 @@ t.test('subnets that no container can have are refused with what they are', asyn
     t.equal((await ask(prefix)).prefix, prefix)
 })
 
+t.test('subnets without room for a container', async t => {
+  const { pools } = await open(t)
+  const ask = (prefix: string) => pools.request({ family: prefix.includes(':') ? 6 : 4, prefix }, limit())
+  for (const prefix of ['10.230.0.0/31', '10.230.0.0/32', 'fd05::/127', 'fd05::/128'])
+    await t.rejects(
+      ask(prefix),
+      { code: 'INVALID', message: /has no room for containers: .* at most (30|126)$/ },
+      prefix,
+    )
+  for (const prefix of ['10.230.0.0/30', 'fd05::/126']) t.equal((await ask(prefix)).prefix, prefix)
+})
+
 const signal = AbortSignal.timeout(10_000)
 const nodeRecord = (name: string, routes: readonly string[]): string =>
   encode('node', {

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Networks over a store on disk: what they are refused for, and what their end leaves.
+import t from 'tap'
+import { parseOptions } from '../../src/control/options.ts'
+import { ipamDriver } from '../../src/docker/ipam-driver.ts'
+import { keys } from '../../src/store/keys.ts'
+import { limit, openHost } from './host.ts'
+
+const request = (prefix: string) => ({
+  ...{ docker: 'd', pools: [{ prefix, gateway: '10.230.0.1' }], options: {} },
+  ...{ internal: false, ipv6: false },
+})
+
+t.test('an underlay without room for IPv6 inside is named, wherever it is', async t => {
+  const { mirror, pools, networks, underlay } = await openHost(t)
+  const { prefix } = await pools.request({ family: 4, prefix: '10.230.0.0/24' }, limit())
+  const create = () => networks.create(request(prefix), limit())
+  await mirror.reached(await underlay('b', 1329), limit())
+  await t.rejects(create(), {
+    code: 'NOT_SUPPORTED',
+    message:
+      /^the underlay device of node b has an MTU of 1329, and a network needs 1330 on every host: raise it there/,
+  })
+  await mirror.reached(await underlay('b', 1330), limit())
+  t.equal((await create()).mtu, 1280)
+})
+
+t.test('a network that goes before it got its name leaves no claim of the name it wanted', async t => {
+  const { mirror, store, pools, networks } = await openHost(t)
+  for (const named of [false, true]) {
+    const { prefix } = await pools.request({ family: 4, prefix: '10.230.0.0/24', wanted: 'app' }, limit())
+    const { id } = await networks.create(request(prefix), limit())
+    if (named) await networks.introduce(id, { name: 'app', labels: {}, attachable: false }, limit())
+    t.equal(mirror.snapshot.names.get('app')?.record.network, id)
+    await networks.remove(id, limit())
+    t.equal(await store.get(keys.networkName('app'), { signal: limit() }), undefined, named ? 'named' : 'nameless')
+  }
+})
+
+t.test('of weft.network, both options take the same names', async t => {
+  const asked: (string | undefined)[] = []
+  const handlers = ipamDriver({
+    ...{ pools: { request: async ({ wanted }: { wanted?: string }) => ({ prefix: String(asked.push(wanted)) }) } },
+    ...{ addresses: {}, replicating: () => undefined, makeWay: async () => {}, forsake: async () => {} },
+  } as never)
+  const pool = (name: string) =>
+    handlers['IpamDriver.RequestPool']!(
+      JSON.stringify({ AddressSpace: 'weft', Pool: '', SubPool: '', Options: { 'weft.network': name }, V6: false }),
+      limit(),
+    )
+  const option = async (name: string) => parseOptions({ 'weft.network': name }).network
+  for (const name of ['', '  ', ' app', 'a/b', '-a', 'host', 'none', 'bridge', 'default', 'x'.repeat(129)]) {
+    const message = name.length < 9 && /^[a-z]+$/.test(name) ? /is a network of Docker's own/ : /is not a network name/
+    await t.rejects(pool(name), { code: 'INVALID', message }, `ipam ${JSON.stringify(name)}`)
+    await t.rejects(option(name), { code: 'INVALID', message }, JSON.stringify(name))
+  }
+  t.same(asked, [])
+  for (const name of ['app', 'host2', 'A.b_c-d', 'x'.repeat(128)]) {
+    await pool(name)
+    t.equal(asked.pop(), name)
+    t.equal(await option(name), name)
+  }
+})
