@@ -40,7 +40,8 @@ import { openStarts } from '../docker/starts.ts'
 import { openWorkloads, type Workloads } from '../docker/workloads.ts'
 import { startPeerThread } from '../health/peer-thread.ts'
 import { openPeers } from '../health/peers.ts'
-import { bootId, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import { openHostWatch } from '../kernel/host-watch.ts'
 import type { BalanceCount } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { measuredKernel } from '../kernel/measured.ts'
@@ -184,13 +185,18 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     addresses: facts.addresses,
     version,
   })
-  /** The host has changed: routes, Docker's chains. Read again, tell the cluster and the planners. */
+  /**
+   * The host has changed, or what the cluster knows of it: facts are read again, planners and cluster told. The VTEP stays
+   * while we run: an address that is away for a moment moves nobody's traffic.
+   */
   const refresh = async (): Promise<void> => {
-    const before = JSON.stringify(facts)
-    facts = await readHostFacts(choice)
-    if (JSON.stringify(facts) === before) return
-    reconciler.hostChanged()
-    if (mirror.status.available) await nodes.update(nodeFacts(), AbortSignal.timeout(5000))
+    const before = planned(facts)
+    facts = await readHostFacts({ dev: facts.underlay.dev, vtep: facts.underlay.address })
+    if (planned(facts) !== before) reconciler.hostChanged()
+    const own = mirror.snapshot.nodes.get(config.node)?.record
+    if (!member || !mirror.status.available || own?.instance !== identity.instance || own.fenced !== undefined) return
+    const record = { ...own, ...nodeFacts() }
+    if (JSON.stringify(record) !== JSON.stringify(own)) await nodes.update(nodeFacts(), AbortSignal.timeout(5000))
   }
 
   const dnsSockets: NamespaceSockets = {
@@ -242,6 +248,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   log.info({ node: config.node, vtep: facts.underlay.address, balancer, version, pid: process.pid }, 'ready')
 
   const floating = parts.add('floating', openFloatingHere(context, identity.instance))
+  let member = false
   let dns: DnsServer | undefined
   let health: Health | undefined
   let workloads: Workloads | undefined
@@ -329,7 +336,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       if (codeOf(cause) === 'INVALID') late.reject(cause)
       else late.resolve()
     }
-    const joined = joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal, onLate)
+    const joined = joinCluster(nodes, config, nodeFacts, log, clock, stop.signal, onLate)
     await Promise.race([joined, late.promise.then(() => knownHere(joined))])
     floating.start()
     await buryThePast()
@@ -338,7 +345,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     stop.signal.throwIfAborted()
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
+    const watch = parts.add('host-watch', await openHostWatch({ look: refresh, clock, log }))
+    mirror.onAvailability(available => available && watch.poke())
     joined.then(() => {
+      member = true
+      watch.poke()
       nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
       departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
       parts.add('sweeper', openSweeper(context, pools, bindings))
@@ -357,7 +368,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         starts,
         onNetworks: () => {
           replicas.poke()
-          void refresh().catch(error => log.warn({ err: describe(error) }, 'host facts not refreshed'))
+          watch.poke()
         },
       }),
     )
@@ -407,7 +418,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       { node: config.node, fenced: own?.fenced, instance: own?.instance, damage },
       'the record of this node is not ours: joining again',
     )
-    joinCluster(nodes, config, nodeFacts(), log, clock, stop.signal)
+    joinCluster(nodes, config, nodeFacts, log, clock, stop.signal)
       .catch(fail)
       .finally(() => {
         rejoining = false
@@ -416,6 +427,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const starting = startAll().catch(fail)
   parts.add('starting', { close: () => Promise.race([starting, sleep(clock, 1000)]) })
 }
+
+/** What plans are made from; the rest is for the cluster and for DNS. */
+const planned = ({ underlay, forwards4, acceptsRa, dockerUser }: HostFacts): string =>
+  JSON.stringify({ underlay, forwards4, acceptsRa, dockerUser })
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
 const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: readonly string[]): readonly Place[] => [
@@ -431,16 +446,16 @@ const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: rea
 const joinCluster = async (
   nodes: Nodes,
   config: Config,
-  facts: NodeFacts,
+  facts: () => NodeFacts,
   log: Log,
   clock: Clock,
   signal: AbortSignal,
   late: (error: unknown) => void = () => {},
 ): Promise<void> => {
-  const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts.vtep) }
+  const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts().vtep) }
   for (let waits = 0; ; waits++) {
     try {
-      await nodes.join(facts, defaults, signal)
+      await nodes.join(facts(), defaults, signal)
       return
     } catch (error) {
       const wait = ['STORE_UNAVAILABLE', 'STORE_SUSPECT', 'TIMEOUT'].includes(codeOf(error))

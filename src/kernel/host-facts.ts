@@ -6,11 +6,11 @@ import { NotSupportedError, WeftError } from '../base/errors.ts'
 import { single } from '../model/address.ts'
 import { netnsInode, netnsRead } from '../netlink/netns.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
-import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
-import { decodeRoute, listRoutes } from '../netlink/rtnl/route.ts'
+import { type Address, decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
+import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { IFA_F } from '../netlink/rtnl/uapi.ts'
 import { AF_INET6 } from '../netlink/uapi.ts'
-import { oursByName, protocol } from './decode.ts'
+import { type NameOf, oursByName, protocol } from './decode.ts'
 import { openSockets, type Sockets } from './sockets.ts'
 
 export interface HostFacts {
@@ -34,6 +34,8 @@ export interface UnderlayChoice {
   readonly dev?: string
 }
 
+export const resolvConf = '/etc/resolv.conf'
+
 const mainTable = 254
 const docker = /^(docker0|br-[0-9a-f]{12})$/
 
@@ -44,12 +46,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const { byName, byIndex } = await sockets.links('')
     const addresses = await socket.dump(listAddresses(), decodeAddress)
     const routes = (await socket.dump(listRoutes(), decodeRoute)).filter(route => route.table === mainTable)
-    const global = addresses.filter(
-      address =>
-        address.scope === 0 &&
-        address.protocol !== protocol &&
-        !oursByName('', byIndex.get(address.ifindex)?.name ?? ''),
-    )
+    const global = addresses.filter(address => isOfHost(address, index => byIndex.get(index)?.name))
     const index =
       choice.dev !== undefined
         ? byName.get(choice.dev)?.index
@@ -65,10 +62,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
         'INVALID',
         `--vtep ${vtep ?? ''}: device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`,
       )
-    const inTheWay = routes
-      .filter(route => route.oif !== undefined && !oursByName('', byIndex.get(route.oif)?.name ?? ''))
-      .map(route => route.dst)
-      .filter(dst => !/\/0$/.test(dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(dst))
+    const inTheWay = routes.filter(route => isForeign(route, index => byIndex.get(index)?.name)).map(({ dst }) => dst)
     const [ip, ip6, ra] = await Promise.all([
       sysctl('net/ipv4/ip_forward'),
       sysctl('net/ipv6/conf/all/forwarding'),
@@ -92,6 +86,17 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
   } finally {
     await sockets.close()
   }
+}
+
+/** An address that the host has without weft, on its link or farther. */
+export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: NameOf): boolean =>
+  scope === 0 && whose !== protocol && !oursByName('', nameOf(ifindex) ?? '')
+
+/** A route that no network of ours may be beside: neither weft's own nor a default, loopback or link-local one. */
+export const isForeign = ({ table, oif, hops, dst }: Route, nameOf: NameOf): boolean => {
+  const index = oif ?? hops?.[0]?.oif
+  if (table !== mainTable || index === undefined || oursByName('', nameOf(index) ?? '')) return false
+  return !/\/0$/.test(dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(dst)
 }
 
 /** Docker's chain for the rules of others, where it is nft's. */
@@ -129,7 +134,7 @@ const sysctl = async (path: string): Promise<string> => {
 const isRouted = (address: string): boolean => !/^(127\.|::1$|169\.254\.|fe80:)/.test(address)
 
 const resolvers = async (): Promise<string[]> => {
-  const text = await readFile('/etc/resolv.conf', 'utf8').catch(() => '')
+  const text = await readFile(resolvConf, 'utf8').catch(() => '')
   return [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)].map(match => match[1]!)
 }
 
