@@ -191,6 +191,37 @@ t.test('what cannot be is refused in one sentence with the remedy, nothing half-
   t.equal(await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=bad'), '')
 })
 
+t.test("a host's route and resolver count from the moment it has them, on every host, until it has not", async t => {
+  const routes = async () =>
+    (JSON.parse(await lab.weft('h1', 'node', 'show', 'h2', '-o', 'json')) as { routes: string[] }).routes
+  const has = async (route: string) => (await routes()).includes(route)
+  const create = (...args: string[]) =>
+    lab.tryDocker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', ...args)
+  await lab.exec('h2', 'ip', 'route', 'add', '10.77.0.0/16', 'via', '10.9.0.254')
+  // where the next automatic pool would be
+  await lab.exec('h2', 'ip', 'route', 'add', '10.224.0.0/13', 'via', '10.9.0.254')
+  t.ok(await lab.until(() => has('10.77.0.0/16')))
+  t.match(
+    (await create('--subnet', '10.77.1.0/24', 'routed')).err,
+    /subnet 10\.77\.1\.0\/24 clashes with route 10\.77\.0\.0\/16 of host h2: choose another --subnet/,
+  )
+  t.match(await create('routed'), { code: 0 })
+  t.match(
+    await lab.docker('h1', 'network', 'inspect', '-f', '{{(index .IPAM.Config 0).Subnet}}', 'routed'),
+    /^10\.232\./,
+  )
+  await lab.shows('h2', 'routed')
+  await lab.docker('h1', 'network', 'rm', 'routed')
+  for (const route of ['10.77.0.0/16', '10.224.0.0/13']) await lab.exec('h2', 'ip', 'route', 'del', route)
+  t.ok(await lab.until(async () => !(await has('10.77.0.0/16'))))
+  const before = await lab.exec('h2', 'cat', '/etc/resolv.conf')
+  const write = (text: string) => lab.exec('h2', 'sh', '-c', `echo "${text}" > /etc/resolv.conf`)
+  await write('nameserver 10.99.0.53')
+  t.ok(await lab.until(() => has('10.99.0.53/32')))
+  await write(before)
+  t.ok(await lab.until(async () => !(await has('10.99.0.53/32'))))
+})
+
 t.test('--subnet, --ip-range, --gateway, --aux-address, --ip, --ip6 and --mac-address as in Docker', async t => {
   await lab.docker(
     'h1',
