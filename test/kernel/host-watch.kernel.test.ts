@@ -74,7 +74,8 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
   await seen('the end of that device', () => host.ip('link', 'del', 'tun0'))
   await seen('resolv.conf', () => writeFileSync(resolvConf, 'nameserver 192.0.2.54\n'))
   const before = await quiet()
-  for (let i = 0; i < 50; i++) host.ip('addr', 'add', `192.0.2.${i + 100}/32`, 'dev', 'eth0')
+  const { ifindex } = host.ip('link', 'show', 'eth0')[0]
+  for (let i = 0; i < 50; i++) await host.netlink.run(addAddress({ ifindex, prefix: `192.0.2.${i + 100}/32` }))
   const after = await quiet()
   t.ok(after > before && after < before + 50, `${after - before} looks for 50 changes`)
 })
@@ -88,7 +89,7 @@ t.test('what weft does itself, and the links of containers, are nothing new', as
   host.ip('addr', 'add', 'fd69:7765:6674:5::1/64', 'dev', 'weft0', 'nodad')
   host.ip('route', 'add', '10.80.0.0/24', 'dev', 'weft0')
   pair('vethabc')
-  const ifindex = (host.ip('link', 'show', 'eth0')[0] as { ifindex: number }).ifindex
+  const { ifindex } = host.ip('link', 'show', 'eth0')[0]
   await host.netlink.run(
     addAddress({ ifindex, prefix: '192.0.2.77/32', noPrefixRoute: true, protocol, validSeconds: 60 }),
   )
