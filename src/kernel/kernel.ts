@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The contract of "the kernel of this host": observe it, follow it, change it. `linux` is the real one, `memory` the
 // double that refuses what the real one refuses. Only objects of ours are reported (`design.md` 4): what carries our
-// prefix in H, and everything inside namespaces named weft-*.
+// prefix in H, and everything inside our namespaces.
 import type { Closeable } from '../base/lifecycle.ts'
 import type { FlowsOf, KernelObject, Ns, ObjectKey } from './objects.ts'
 
@@ -42,7 +42,7 @@ export type KernelEvent =
   | { readonly kind: 'lost'; readonly ns: Ns }
 
 export interface Kernel extends Closeable {
-  /** Our namespaces that exist now, H ('') first. */
+  /** Our namespaces that exist now, H ('') first; of those, only what has something of ours inside. */
   namespaces(): Promise<readonly Ns[]>
   /**
    * Everything of ours in one namespace, links through nft elements. A namespace that is

@@ -18,6 +18,7 @@ import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.t
 import { isGateway, listNamespaces, peersOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { observeNamespace } from './observe.ts'
+import { ownNamespaces } from './own-namespaces.ts'
 import { type LinkTable, openSockets, type Sockets } from './sockets.ts'
 
 const folder = '/run/netns'
@@ -83,7 +84,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
 
   /** A file in /run/netns came or went. */
   const onFile = async (name: string | null): Promise<void> => {
-    if (!name?.startsWith('weft-') || closed) return
+    if (name === null || closed) return
     const there = (await listNamespaces()).includes(name)
     if (there || !monitors.has(name)) return
     await stopFollowing(name)
@@ -92,7 +93,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
 
   return {
     async namespaces() {
-      return ['', ...(await listNamespaces())]
+      return ['', ...(await ownNamespaces())]
     },
     async observe(ns, hints = []) {
       if (ns !== '' && !(await listNamespaces()).includes(ns)) return []

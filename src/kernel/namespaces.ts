@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Our network namespaces on this host, as `ip netns` sees them: files under /run/netns whose name starts with weft-.
+// Network namespaces on this host that can be ours, as `ip netns` sees them: files under /run/netns called weft-n<vni>
+// and weft-m<vni>. Which of them are, `own-namespaces` knows.
 import { readdir } from 'node:fs/promises'
 import { NetlinkError } from '../netlink/errors.ts'
 import { netnsCreate, netnsDelete, netnsOpenFd } from '../netlink/netns.ts'
 import type { Ns } from './objects.ts'
 
 const folder = '/run/netns'
-const prefix = 'weft-'
+const named = /^weft-[nm]\d+$/
 /** M, gateways: their links are the far ends of others' and no objects of their own. */
 const gatewayPrefix = 'weft-m'
 
@@ -26,7 +27,7 @@ export const peersOf = (ns: Ns, all: Iterable<Ns>): readonly Ns[] => {
 
 export const listNamespaces = async (): Promise<Ns[]> => {
   try {
-    return (await readdir(folder)).filter(name => name.startsWith(prefix)).sort()
+    return (await readdir(folder)).filter(name => named.test(name)).sort()
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error

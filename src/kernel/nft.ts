@@ -2,7 +2,7 @@
 // nf_tables between our objects and the codec of netlink/nft: which tables are ours, and which foreign chain holds a
 // rule of ours as a guest.
 import type { NftBatch } from '../netlink/nft/batch.ts'
-import type { NftObjects } from '../netlink/nft/dump.ts'
+import type { ListedTable, NftObjects } from '../netlink/nft/dump.ts'
 import type { Operation } from './kernel.ts'
 import {
   type KernelObject,
@@ -19,18 +19,22 @@ const ourTable = 'weft'
 /** Comment of a rule of ours in a foreign chain. */
 const guestMark = 'weft'
 
+/** Others may call one of another family so. */
+export const isOurTable = ({ family, table }: ListedTable): boolean =>
+  table === ourTable && (family === 'inet' || family === 'netdev')
+
 export type NftObject = Extract<KernelObject, { readonly kind: `nft-${string}` }>
 
 export const isNft = (object: KernelObject): object is NftObject => object.kind.startsWith('nft-')
 
-/** Everything of ours; guest rules only where the hints ask for one. */
+/** Everything of ours; guest rules of the hints in whatever chain they are. */
 export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject[]): KernelObject[] => {
   const found: KernelObject[] = []
   const sets = new Map<string, NftSetObject>()
-  for (const { family, table } of all.tables)
-    if (table === ourTable) found.push({ kind: 'nft-table', ns, family, table })
-  for (const { family, table, name, key, value, interval } of all.sets) {
-    if (table !== ourTable) continue
+  for (const one of all.tables) if (isOurTable(one)) found.push({ kind: 'nft-table', ns, ...one })
+  for (const one of all.sets) {
+    if (!isOurTable(one)) continue
+    const { family, table, name, key, value, interval } = one
     const set: NftSetObject = {
       kind: 'nft-set',
       ns,
@@ -44,30 +48,26 @@ export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject
     sets.set(`${family} ${name}`, set)
     found.push(set)
   }
-  for (const { family, table, chain, hook } of all.chains) {
-    if (table !== ourTable) continue
+  for (const one of all.chains) {
+    if (!isOurTable(one)) continue
+    const { family, table, chain, hook } = one
     const rules = all.rules
       .filter(rule => rule.family === family && rule.table === table && rule.chain === chain)
       .map(rule => rule.comment ?? '?')
     found.push({ kind: 'nft-chain', ns, family, table, chain, rules, ...(hook ? { hook } : {}) })
   }
-  for (const { family, table, set, key, value } of all.elements) {
-    const owner = table === ourTable ? sets.get(`${family} ${set}`) : undefined
+  for (const { family, set, key, value, ...one } of all.elements) {
+    const owner = isOurTable({ family, ...one }) ? sets.get(`${family} ${set}`) : undefined
     if (owner) found.push({ kind: 'nft-element', set: owner, key, ...(value ? { value } : {}) })
   }
   for (const { family, table, name, protocol: proto, ...times } of all.timeouts)
-    if (table === ourTable && name === timeoutName({ proto, ...times }))
+    if (isOurTable({ family, table }) && name === timeoutName({ proto, ...times }))
       found.push({ kind: 'nft-timeout', ns, family, table, proto, ...times })
-  for (const hint of hints) {
-    if (hint.kind !== 'nft-guest') continue
-    const here = all.rules.some(
-      rule =>
-        rule.family === hint.family &&
-        rule.table === hint.table &&
-        rule.chain === hint.chain &&
-        rule.comment === guestComment(hint),
-    )
-    if (here) found.push(hint)
+  const guests = new Map(hints.flatMap(hint => (hint.kind === 'nft-guest' ? [[guestComment(hint), hint.rule]] : [])))
+  for (const { family, table, chain, comment } of all.rules) {
+    const rule = guests.get(comment ?? '')
+    if (rule !== undefined && !isOurTable({ family, table }))
+      found.push({ kind: 'nft-guest', ns, family, table, chain, rule })
   }
   return found
 }

@@ -23,7 +23,7 @@ import {
 } from './decode.ts'
 import { observeIpvs } from './ipvs.ts'
 import { isGateway, listNamespaces, pathOf, peersOf } from './namespaces.ts'
-import { nftObjects } from './nft.ts'
+import { isOurTable, nftObjects } from './nft.ts'
 import type { KernelObject, Ns, SysctlObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
 
@@ -49,7 +49,7 @@ export const observeNamespace = async (
       found.push(neighbourObject(ns, neighbour, nameOf))
     for (const fdb of await socket.dump(listFdb(), decodeFdb)) found.push(fdbObject(ns, fdb, nameOf))
   }
-  found.push(...nftObjects(ns, await listObjects(await sockets.netfilter(ns), ({ table }) => table === 'weft'), hints))
+  found.push(...nftObjects(ns, await listObjects(await sockets.netfilter(ns), isOurTable), hints))
   if (isGateway(ns)) found.push(...(await observeIpvs(sockets, ns, hints)))
   for (const hint of hints) if (hint.kind === 'sysctl') found.push(await readSysctl(hint))
   return found.filter(object => object !== undefined)

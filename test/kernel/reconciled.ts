@@ -33,26 +33,32 @@ export const openReconciled = (snapshot: Snapshot, host: Host): Reconciled => {
 }
 
 /**
- * Runs a test file again in a host of its own (network and mount namespaces with an own /run, eth0 with 192.0.2.1), once
- * for each balancer that this kernel has; $WEFT_TEST_HOST says there which.
+ * Runs a test file again in a host of its own (network and mount namespaces with an own /run, eth0 with 192.0.2.1);
+ * $WEFT_TEST_HOST says there which balancer.
  */
-export const inEachBalancer = async (t: Test, file: string): Promise<void> => {
+export const inOwnHost = (
+  t: Test,
+  file: string,
+  balancer: 'nft' | 'ipvs' = 'nft',
+  skip: string | false = false,
+): void => {
   const prepare =
     'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && ip link add eth0 type veth peer name wire && ip link set eth0 up && ip link set wire up && ip address add 192.0.2.1/24 dev eth0 && exec "$@"'
+  t.spawn(
+    'unshare',
+    ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, file],
+    { env: { ...process.env, WEFT_TEST_HOST: balancer }, timeout: 1_200_000, skip },
+    `in a host of its own, published ports by ${balancer}`,
+  )
+}
+
+/** Once for each balancer that this kernel has. */
+export const inEachBalancer = async (t: Test, file: string): Promise<void> => {
   const reason = await probeIpvs().then(
     () => '',
     error => (error as Error).message,
   )
-  for (const balancer of ['nft', 'ipvs'])
-    t.spawn(
-      'unshare',
-      ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, file],
-      {
-        env: { ...process.env, WEFT_TEST_HOST: balancer },
-        timeout: 1_200_000,
-        // the emulated machine has everything: there it is an error
-        skip: balancer === 'nft' || reason === '' || process.env['WEFT_VM'] ? false : reason,
-      },
-      `in a host of its own, published ports by ${balancer}`,
-    )
+  inOwnHost(t, file)
+  // the emulated machine has everything: there it is an error
+  inOwnHost(t, file, 'ipvs', reason === '' || process.env['WEFT_VM'] ? false : reason)
 }
