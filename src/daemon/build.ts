@@ -41,6 +41,7 @@ import { openWorkloads, type Workloads } from '../docker/workloads.ts'
 import { startPeerThread } from '../health/peer-thread.ts'
 import { openPeers } from '../health/peers.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import { readSettings } from '../kernel/host-settings.ts'
 import { openHostWatch } from '../kernel/host-watch.ts'
 import type { BalanceCount } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
@@ -100,7 +101,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   }
   let facts = await readHostFacts(choice)
   const boot = await bootId()
-  const identity = await readIdentity(join(config.dataDir, 'identity.json'), boot, facts)
+  const identity = await readIdentity(config.dataDir, boot, await readSettings(facts.underlay.dev))
 
   const metrics = await startMetrics(config.metrics, log, parts)
   const store = parts.add('store', await openStore(config, log, clock, metrics))

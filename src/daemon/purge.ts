@@ -4,12 +4,14 @@ import { existsSync } from 'node:fs'
 import { describe } from '../base/errors.ts'
 import { silentLog } from '../base/log.ts'
 import { openHostAddresses } from '../kernel/host-addresses.ts'
-import { readDockerUser } from '../kernel/host-facts.ts'
+import { bootId } from '../kernel/host-facts.ts'
+import { restoreSettings } from '../kernel/host-settings.ts'
 import type { Operation } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { format } from '../kernel/objects.ts'
 import { guestRulesOf } from '../overlay/host-plan.ts'
 import { inOrder } from '../reconcile/order.ts'
+import { forgetBoot, settingsBefore } from './identity.ts'
 import { lockDataDir } from './lock.ts'
 
 const goesWithTable: ReadonlySet<string> = new Set(['nft-set', 'nft-timeout', 'nft-chain', 'nft-element'])
@@ -20,7 +22,9 @@ export const purge = async (dataDir: string): Promise<readonly string[]> => {
   const kernel = openLinuxKernel(silentLog)
   const addresses = openHostAddresses()
   try {
-    const objects = await kernel.observe('', guestRulesOf(await readDockerUser()))
+    // first, or the host would forward for strangers when the rules against it are gone
+    const settings = await restoreSettings(await settingsBefore(dataDir, await bootId()))
+    const objects = await kernel.observe('', guestRulesOf([{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }]))
     const namespaces = (await kernel.namespaces()).filter(ns => ns !== '')
     const operations: Operation[] = [
       ...objects.map((object): Operation => ({ kind: 'remove', object })),
@@ -33,7 +37,9 @@ export const purge = async (dataDir: string): Promise<readonly string[]> => {
       )
     const floating = await addresses.ours()
     for (const one of floating) await addresses.remove(one)
+    await forgetBoot(dataDir)
     return [
+      ...Object.entries(settings).map(([path, value]) => `H: sysctl ${path}=${value}, as before weft`),
       ...operations.map(({ object }) => format(object)),
       ...floating.map(({ dev, address }) => `H: address ${address} dev ${dev}`),
     ]

@@ -22,7 +22,6 @@ export interface HostFacts {
   /** Name servers of /etc/resolv.conf, plain addresses. */
   readonly resolvers: readonly string[]
   readonly forwards4: boolean
-  readonly forwards6: boolean
   readonly acceptsRa: boolean
   readonly dockerUser: readonly { family: 'ip' | 'ip6'; table: string; chain: string }[]
 }
@@ -63,11 +62,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
         `--vtep ${vtep ?? ''}: device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`,
       )
     const inTheWay = routes.filter(route => isForeign(route, index => byIndex.get(index)?.name)).map(({ dst }) => dst)
-    const [ip, ip6, ra] = await Promise.all([
-      sysctl('net/ipv4/ip_forward'),
-      sysctl('net/ipv6/conf/all/forwarding'),
-      sysctl(`net/ipv6/conf/${link.name}/accept_ra`),
-    ])
+    const [ip, ra] = await Promise.all([sysctl('net/ipv4/ip_forward'), sysctl(`net/ipv6/conf/${link.name}/accept_ra`)])
     const servers = await resolvers()
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
@@ -79,7 +74,6 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       routes: [...new Set([...inTheWay, ...servers.filter(isRouted).map(single)])].sort(),
       resolvers: servers,
       forwards4: ip === '1',
-      forwards6: ip6 === '1',
       acceptsRa: ra === '1' || ra === '2',
       dockerUser: await dockerUserOf(sockets),
     }

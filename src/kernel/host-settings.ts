@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Settings of the host that weft changes for its links: as they were before, and back to that.
+import { readdir } from 'node:fs/promises'
+import { NetlinkError } from '../netlink/errors.ts'
+import { netnsRead, netnsWrite } from '../netlink/netns.ts'
+
+/** Values by path below /proc/sys. */
+export type Settings = Readonly<Record<string, string>>
+
+const six = 'net/ipv6/conf'
+export const forwards6 = `${six}/all/forwarding`
+
+/** As they are now; with IPv6 forwarding off, also the devices that forward nevertheless. */
+export const readSettings = async (dev: string): Promise<Settings> => {
+  const paths = [forwards6, `${six}/${dev}/accept_ra`, `net/ipv4/conf/${dev}/forwarding`]
+  if ((await read(forwards6)) === '0')
+    for (const name of await readdir(`/proc/sys/${six}`))
+      if ((await read(`${six}/${name}/forwarding`)) === '1') paths.push(`${six}/${name}/forwarding`)
+  const settings: Record<string, string> = {}
+  for (const path of paths) {
+    const value = await read(path)
+    if (value !== undefined) settings[path] = value
+  }
+  return settings
+}
+
+/** Puts back what weft changed and nobody has changed since; answers what it wrote. */
+export const restoreSettings = async (before: Settings): Promise<Settings> => {
+  const written: Record<string, string> = {}
+  const put = async (path: string, value: string): Promise<void> => {
+    if ([undefined, value].includes(await read(path))) return
+    await netnsWrite(undefined, `/proc/sys/${path}`, value)
+    written[path] = value
+  }
+  // this one changes all devices: first
+  const closes = before[forwards6] === '0' && (await read(forwards6)) === '1'
+  if (closes) await put(forwards6, '0')
+  for (const [path, value] of Object.entries(before)) {
+    if (path.endsWith('/accept_ra') && value === '1' && (await read(path)) === '2') await put(path, value)
+    if (path.startsWith(six) && path.endsWith('/forwarding') && path !== forwards6 && closes) await put(path, value)
+    // switched on for all since, the device's own is no longer ours
+    if (path.startsWith('net/ipv4') && (await read('net/ipv4/ip_forward')) === '0') await put(path, value)
+  }
+  return written
+}
+
+const read = async (path: string): Promise<string | undefined> => {
+  try {
+    return (await netnsRead(undefined, `/proc/sys/${path}`)).trim()
+  } catch (error) {
+    if (error instanceof NetlinkError && error.absent) return undefined
+    throw error
+  }
+}
