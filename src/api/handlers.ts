@@ -76,6 +76,8 @@ export interface ApiParts {
   readonly reserve: Pick<Reserve, 'has' | 'all' | 'endpoints'>
   /** Plain address → why this host could not take it. */
   readonly floatingProblems: () => ReadonlyMap<string, string>
+  /** Families that iptables-legacy filters on this host. */
+  readonly legacyFilters: () => readonly string[]
 }
 
 export const apiHandlers = (parts: ApiParts): Handlers => {
@@ -255,6 +257,11 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
     )
   const docker = parts.dockerError()
   if (docker !== undefined) problems.push(`docker: ${docker}`)
+  const legacy = parts.legacyFilters()
+  if (legacy.length > 0)
+    problems.push(
+      `iptables-legacy filters ${legacy.join(' and ')} on this host, where weft writes nothing: what its FORWARD drops is dropped for containers too; type update-alternatives --set iptables /usr/sbin/iptables-nft, the same for ip6tables, and restart Docker; tables of before stay until the host restarts`,
+    )
   const engine = parts.keepsQueries()
   for (const [id, { record }] of engine === undefined ? [] : parts.snapshot.networks)
     if (

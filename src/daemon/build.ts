@@ -40,6 +40,8 @@ import { openStarts } from '../docker/starts.ts'
 import { openWorkloads, type Workloads } from '../docker/workloads.ts'
 import { startPeerThread } from '../health/peer-thread.ts'
 import { openPeers } from '../health/peers.ts'
+import { openChainWatch } from '../kernel/chain-watch.ts'
+import { legacyFilters } from '../kernel/guest-chains.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
 import { readSettings } from '../kernel/host-settings.ts'
 import { openHostWatch } from '../kernel/host-watch.ts'
@@ -305,6 +307,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         departures: () => departures.size,
         reserve,
         floatingProblems: () => floating.problems(),
+        legacyFilters,
       }),
       log,
     ),
@@ -381,6 +384,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     }
     look('all')
     replicas.poke()
+    const known = () => facts.dockerUser
+    parts.add('chain-watch', await openChainWatch({ known, changed: () => watch.poke(), clock }))
     dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, clock, log }))
     const serve = (): void => dns?.serve(answeredHere(bindings, mirror.snapshot, config.resolvers))
     onBound = () => {

@@ -294,7 +294,11 @@ const applyNft = async (
         operation,
         guest =>
           rules.find(
-            rule => rule.chain === guest.chain && rule.family === guest.family && rule.comment === guestComment(guest),
+            rule =>
+              rule.table === guest.table &&
+              rule.chain === guest.chain &&
+              rule.family === guest.family &&
+              rule.comment === guestComment(guest),
           )?.handle,
       )
     await batch.commit(socket, `change ${group.length} nf_tables objects in ${ns === '' ? 'H' : ns}`)
@@ -313,9 +317,9 @@ const applyNft = async (
   }
 }
 
-/** Without Docker's chain our rule in it cannot be. */
+/** Without Docker's chain our rule in it cannot be; where FORWARD itself is gone it drops nothing. */
 const withRemedy = (object: KernelObject, error: Error): Error =>
-  object.kind === 'nft-guest' && error instanceof NetlinkError && error.absent
+  object.kind === 'nft-guest' && object.chain !== 'FORWARD' && error instanceof NetlinkError && error.absent
     ? new WeftError(
         'KERNEL',
         `somebody removed Docker's chain ${object.chain} (${object.family}): restart Docker, which makes it anew; until then what FORWARD drops by default is dropped for containers too`,

@@ -25,6 +25,7 @@ import {
   portObject,
   routeObject,
 } from './decode.ts'
+import { guestChains } from './guest-chains.ts'
 import type { Observation } from './kernel.ts'
 import { pathOf } from './namespaces.ts'
 import { type KernelObject, keyOf, type Ns, type ObjectKey } from './objects.ts'
@@ -92,11 +93,11 @@ export const follow = async (parts: FollowParts): Promise<Monitor> => {
   }
 }
 
-/** Our table, or the chain of Docker's where our guest rules are. */
+/** Our table, or a chain where our guest rules can be. */
 const concernsUs = (message: Message): boolean => {
   for (const attribute of attributes(message, 4)) {
     if (attribute.type === nftTableAttribute && attribute.text() === 'weft') return true
-    if (attribute.type === nftChainAttribute && text(attribute) === 'DOCKER-USER') return true
+    if (attribute.type === nftChainAttribute && guestChains.includes(text(attribute))) return true
   }
   return false
 }

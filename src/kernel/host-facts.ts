@@ -11,6 +11,7 @@ import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { IFA_F } from '../netlink/rtnl/uapi.ts'
 import { AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
+import { type GuestChain, guestChainsOf } from './guest-chains.ts'
 import { openSockets, type Sockets } from './sockets.ts'
 
 export interface HostFacts {
@@ -23,7 +24,8 @@ export interface HostFacts {
   readonly resolvers: readonly string[]
   readonly forwards4: boolean
   readonly acceptsRa: boolean
-  readonly dockerUser: readonly { family: 'ip' | 'ip6'; table: string; chain: string }[]
+  /** Where our accepts are guests: mostly Docker's DOCKER-USER. */
+  readonly dockerUser: readonly GuestChain[]
 }
 
 export interface UnderlayChoice {
@@ -93,21 +95,8 @@ export const isForeign = ({ table, oif, hops, dst }: Route, nameOf: NameOf): boo
   return !/\/0$/.test(dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(dst)
 }
 
-/** Docker's chain for the rules of others, where it is nft's. */
-export const readDockerUser = async (): Promise<HostFacts['dockerUser']> => {
-  const sockets = openSockets()
-  try {
-    return await dockerUserOf(sockets)
-  } finally {
-    await sockets.close()
-  }
-}
-const dockerUserOf = async (sockets: Sockets): Promise<HostFacts['dockerUser']> => {
-  const { chains } = await listObjects(await sockets.netfilter(''), () => false)
-  return chains.flatMap(({ family, table, chain }) =>
-    chain === 'DOCKER-USER' && (family === 'ip' || family === 'ip6') ? [{ family, table, chain }] : [],
-  )
-}
+const dockerUserOf = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
+  guestChainsOf((await listObjects(await sockets.netfilter(''), () => false)).chains)
 
 const noUnderlay = ({ dev, vtep }: UnderlayChoice): string =>
   dev !== undefined

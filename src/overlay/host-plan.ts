@@ -102,7 +102,7 @@ const strangers = ['iifname', 'oifname']
   .flatMap(name => [hostLinks, '"docker0"', '"br-*"'].map(link => `${name} != ${link}`))
   .join(' ')
 
-/** Where Docker drops what it does not know, its own chain for the user's rules lets our links through. */
+/** Where FORWARD drops what it does not know, our links are let through: by Docker's chain for the user's rules, or there. */
 export const guestRulesOf = (chains: Host['dockerUser']): KernelObject[] =>
   chains.flatMap(chain =>
     ['iifname', 'oifname'].map(

@@ -28,6 +28,6 @@ export interface Host {
   readonly acceptsRa: boolean
   /** Addresses that answer DNS, one of each family: here, and in the gateway of every network of that family. */
   readonly resolvers: readonly string[]
-  /** Docker's chain for others' accepts, where it is nft's: family and table, else absent. */
+  /** Chains for our accepts, where they are nft's: Docker's for the user's rules, or FORWARD of a family without one. */
   readonly dockerUser: readonly { readonly family: 'ip' | 'ip6'; readonly table: string; readonly chain: string }[]
 }

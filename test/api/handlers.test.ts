@@ -29,6 +29,7 @@ const handlers = async (parts: Partial<ApiParts>) => {
       floatingProblems: none,
       dnsListening: () => 0,
       departures: () => 0,
+      legacyFilters: () => [],
       reserve: { has: () => false, all: () => [], endpoints: () => [] },
     },
     silences: () => [],
@@ -55,6 +56,13 @@ t.test('accepting a store that is not in doubt says so', async t => {
     const { acceptStore } = await handlers({ acceptStore: async () => doubted })
     t.same(await acceptStore({}, signal), { idle: !doubted })
   }
+})
+
+t.test('filters of iptables-legacy are a problem, with the remedy', async t => {
+  const { getStatus } = await handlers({ legacyFilters: () => ['IPv4', 'IPv6'] })
+  t.match((await getStatus({}, signal)).problems, [
+    /^iptables-legacy filters IPv4 and IPv6 on this host, .*update-alternatives --set iptables .* and restart Docker/,
+  ])
 })
 
 t.test('a node that does not answer is a problem', async t => {

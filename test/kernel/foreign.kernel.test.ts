@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What others have on a host stays as it is, whatever they call it: while weftd runs, and when it is purged.
 import { execFileSync } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { inOwnHost, openReconciled } from './reconciled.ts'
@@ -10,6 +11,10 @@ else {
   const { silentLog } = await import('../../src/base/log.ts')
   const { loadModules } = await import('../../src/daemon/modules.ts')
   const { purge } = await import('../../src/daemon/purge.ts')
+  const { openChainWatch } = await import('../../src/kernel/chain-watch.ts')
+  const { legacyFilters } = await import('../../src/kernel/guest-chains.ts')
+  const { readHostFacts } = await import('../../src/kernel/host-facts.ts')
+  const { systemClock } = await import('../../src/base/clock.ts')
   const { testCluster, testHost } = await import('../overlay/cluster.ts')
 
   await loadModules(silentLog)
@@ -19,6 +24,7 @@ else {
   snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
   snapshot.putNetwork({ id: 'n1' })
   const bound = new Map([['n1', { slot: 0 }]])
+  const patienceMs = process.env['WEFT_VM'] ? 180_000 : 10_000
 
   t.test('namespaces and tables of others stay, ours of before go', async t => {
     const theirs = ['weft-mine', 'weft-u', 'weft-n7', 'weft-n8', 'weft-m8']
@@ -45,5 +51,86 @@ else {
     t.same(lines('ls /run/netns'), theirs.sort())
     foreign()
     t.notMatch(sh('nft list tables'), /inet weft/)
+  })
+
+  const guests = (family: string): string => sh(`nft list table ${family} filter 2>/dev/null | grep weft || true`)
+  const dropping = (policy: string) =>
+    sh(
+      `nft "add table ip6 filter; add chain ip6 filter FORWARD { type filter hook forward priority 0; policy ${policy}; }"`,
+    )
+
+  t.test('where Docker has no chain of its own, FORWARD lets our links through', async t => {
+    dropping('drop')
+    sh('nft add rule ip6 filter FORWARD counter comment theirs')
+    const readGuests = async () => (await readHostFacts({ dev: 'eth0' })).dockerUser
+    t.same(await readGuests(), [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }])
+    let dockerUser = await readGuests()
+    const { reconciler, close } = openReconciled(snapshot, () => testHost(bound, { dockerUser }))
+    await reconciler.start()
+    const repaired = async (what: string, is: () => boolean): Promise<void> => {
+      const from = Date.now()
+      while (!is() && Date.now() - from < patienceMs) await sleep(20)
+      t.ok(is(), what)
+      t.same(reconciler.status().failing, [])
+    }
+    const chain = (): string => sh('nft list chain ip6 filter FORWARD')
+    const ours = /policy drop;\s+(\w+ "weft\*" counter packets 0 bytes 0 accept comment "weft #\w+"\s+){2}/
+    t.match(chain(), ours)
+    t.match(chain(), /accept.*theirs/s, 'before the rules of others')
+    sh('nft flush chain ip6 filter FORWARD')
+    await repaired('flushed', () => ours.test(chain()))
+    sh('nft add rule ip6 filter FORWARD counter comment theirs')
+    // a start of Docker that brings its chain: ours go there
+    sh('nft add chain ip6 filter DOCKER-USER')
+    dockerUser = await readGuests()
+    t.same(dockerUser, [{ family: 'ip6', table: 'filter', chain: 'DOCKER-USER' }])
+    reconciler.hostChanged()
+    await repaired('moved', () => !/weft/.test(chain()) && /weft/.test(sh('nft list chain ip6 filter DOCKER-USER')))
+    // and gone while no weftd lives: the next one takes its own from where they are
+    await close()
+    const before = openReconciled(snapshot, () =>
+      testHost(bound, { dockerUser: [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }] }),
+    )
+    await before.reconciler.start()
+    await before.close()
+    t.match(chain(), ours)
+    t.notMatch(sh('nft list chain ip6 filter DOCKER-USER'), /weft/)
+    await purge('/nonexistent')
+    t.equal(guests('ip6'), '')
+    t.match(chain(), /policy drop.*theirs/s)
+    sh('nft delete table ip6 filter')
+  })
+
+  t.test('a chain for our guests is noticed when it comes', async t => {
+    let known = (await readHostFacts({ dev: 'eth0' })).dockerUser
+    let told = 0
+    const watch = await openChainWatch({ known: () => known, changed: () => told++, clock: systemClock })
+    const after = async (command: string): Promise<number> => {
+      const before = told
+      sh(command)
+      await sleep(400)
+      known = (await readHostFacts({ dev: 'eth0' })).dockerUser
+      return told - before
+    }
+    t.equal(await after('nft "add table ip6 other; add chain ip6 other mine"'), 0)
+    t.equal(await after('ip6tables-nft -P FORWARD DROP'), 1)
+    t.same(known, [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }])
+    t.equal(await after('ip6tables-nft -A FORWARD -j ACCEPT'), 0, 'a rule is no chain')
+    t.equal(await after('nft delete table ip6 filter'), 1)
+    t.same(known, [])
+    t.equal(await after('iptables-nft -N DOCKER-USER'), 1)
+    t.same(known, [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }])
+    t.equal(await after('nft delete table ip filter'), 0, "Docker's own is missed aloud")
+    await watch.close()
+  })
+
+  t.test('tables of iptables-legacy', async t => {
+    t.same(legacyFilters(), [])
+    try {
+      sh('iptables-legacy -P FORWARD DROP')
+    } catch {
+      return t.comment('this kernel has none')
+    }
+    t.same(legacyFilters(), ['IPv4'])
   })
 }

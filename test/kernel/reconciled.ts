@@ -18,10 +18,16 @@ export interface Reconciled {
 }
 
 /** Not started yet. */
-export const openReconciled = (snapshot: Snapshot, host: Host): Reconciled => {
+export const openReconciled = (snapshot: Snapshot, host: Host | (() => Host)): Reconciled => {
   const kernel = openLinuxKernel(silentLog)
   const { mirror, tell } = testMirror(snapshot)
-  const reconciler = openReconciler({ mirror, kernel, host: () => host, clock: systemClock, log: silentLog })
+  const reconciler = openReconciler({
+    mirror,
+    kernel,
+    host: typeof host === 'function' ? host : () => host,
+    clock: systemClock,
+    log: silentLog,
+  })
   return {
     reconciler,
     tell,

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// The chains of others where our accepts are guests. Docker's for the rules of users, where it is nft's; a family for
+// which Docker has none (IPv6 before 27, unless asked for) may be dropped by FORWARD all the same: that chain itself then.
+import { readFileSync } from 'node:fs'
+import type { ListedChain } from '../netlink/nft/dump.ts'
+
+export interface GuestChain {
+  readonly family: 'ip' | 'ip6'
+  readonly table: string
+  readonly chain: string
+}
+
+export const guestChains: readonly string[] = ['DOCKER-USER', 'FORWARD']
+
+export const guestChainsOf = (chains: readonly ListedChain[]): GuestChain[] =>
+  (['ip', 'ip6'] as const).flatMap(family => {
+    const all = chains.filter(one => one.family === family)
+    const docker = all.filter(({ chain }) => chain === 'DOCKER-USER')
+    const forward = all.filter(({ table, chain, hook }) => table === 'filter' && chain === 'FORWARD' && hook)
+    return (docker.length > 0 ? docker : forward).map(({ table, chain }) => ({ family, table, chain }))
+  })
+
+/** Families that iptables-legacy filters on this host: tables of another kind, where weft writes nothing. */
+export const legacyFilters = (): string[] =>
+  Object.entries({ IPv4: 'ip_tables_names', IPv6: 'ip6_tables_names' }).flatMap(([family, file]) => {
+    try {
+      return readFileSync(`/proc/net/${file}`, 'utf8').split('\n').includes('filter') ? [family] : []
+    } catch {
+      return [] // the kernel has none
+    }
+  })
