@@ -25,12 +25,11 @@ export const knownOptions = [
 ] as const
 
 export const parseOptions = (options: Readonly<Record<string, string>>): NetworkOptions => {
-  for (const name of Object.keys(options))
-    if (name.startsWith('weft.') && !(knownOptions as readonly string[]).includes(name))
-      throw new WeftError('UNKNOWN_OPTION', `option ${name} is unknown, did you mean ${nearest(name, knownOptions)}?`)
+  for (const name of Object.keys(options)) refuseUnknown(name)
   oneOf(options, 'weft.publish', ['cluster', 'local'])
   oneOf(options, 'weft.policy', ['allow'], 'policy (deny) is not built yet')
   oneOf(options, 'weft.encrypted', ['false'], 'encryption (true) is not built yet')
+  oneOf(options, 'encrypted', ['false'], 'encryption is not built yet') // as Docker's overlay calls it
   const network = parseNetworkName(options['weft.network'], 'option')
   const vni = integer(options, 'weft.vni', 1, vniRange.last)
   const mtu = integer(options, mtuOption, 1280, 65000)
@@ -51,6 +50,23 @@ export const parseNetworkName = (name: string | undefined, what: string): string
   if (name !== undefined && dockersNames.has(name))
     throw new WeftError('INVALID', `${what} weft.network: ${name} is a network of Docker's own: choose another name`)
   return name
+}
+
+/** What a container's connection is given (`--driver-opt`): weft has nothing for it, and what does nothing is refused. */
+export const refuseEndpointOptions = (options: Readonly<Record<string, unknown>>): void => {
+  for (const name of Object.keys(options)) {
+    refuseUnknown(name)
+    if (name.startsWith('weft.'))
+      throw new WeftError(
+        'UNKNOWN_OPTION',
+        `option ${name} is one of networks, and does nothing for a single container: docker network create -o ${name}=…`,
+      )
+  }
+}
+
+const refuseUnknown = (name: string): void => {
+  if (name.startsWith('weft.') && !(knownOptions as readonly string[]).includes(name))
+    throw new WeftError('UNKNOWN_OPTION', `option ${name} is unknown, did you mean ${nearest(name, knownOptions)}?`)
 }
 
 const oneOf = (

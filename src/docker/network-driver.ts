@@ -6,6 +6,7 @@ import type { Bindings } from '../control/bindings.ts'
 import type { Converger } from '../control/converger.ts'
 import type { Endpoints } from '../control/endpoints.ts'
 import type { Networks } from '../control/networks.ts'
+import { refuseEndpointOptions } from '../control/options.ts'
 import {
   bits,
   contains,
@@ -107,6 +108,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.CreateEndpoint': async (body, signal) => {
       const request = decodeRequest('CreateEndpoint', requests.createEndpoint, body)
+      refuseEndpointOptions(request.Options)
       const given = request.Interface
       const endpoint = await endpoints.create(
         {

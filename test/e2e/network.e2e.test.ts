@@ -169,6 +169,13 @@ t.test('what cannot be is refused in one sentence with the remedy, nothing half-
   t.match(await weft('--subnet', '10.80.0.0/25'), { code: 1, err: /^weft: subnet .* overlaps 10\.80\.0\.0\/24/ })
   t.match((await create(...ours, '-o', 'weft.encrypted=true', 'bad')).err, /weft\.encrypted=true is not available/)
   t.match((await create(...ours, '-o', 'weft.policy=deny', 'bad')).err, /weft\.policy=deny is not available/)
+  t.match((await create(...ours, '-o', 'encrypted', 'bad')).err, /encrypted= is not available: use false/)
+  await lab.docker('h2', 'run', '-d', '--name', 'opted', '--network', 'none', 'busybox', 'sleep', '1000')
+  await lab.docker('h2', 'network', 'disconnect', 'none', 'opted')
+  const connect = (option: string) => lab.tryDocker('h2', 'network', 'connect', '--driver-opt', option, 'app', 'opted')
+  t.match((await connect('weft.policy=deny')).err, /weft\.policy is one of networks/)
+  t.match((await connect('weft.foo=1')).err, /weft\.foo is unknown/)
+  await lab.docker('h2', 'rm', '-f', 'opted')
   t.match(
     (await create(...ours, '-o', `weft.vni=${await lab.vni('h1', 'app')}`, 'bad')).err,
     /VNI \d+ belongs to another network/,
