@@ -9,6 +9,8 @@ export interface ObjectTable<T> {
   delete(key: ObjectKey): void
   /** Of one namespace, or all. A copy: the table may be changed meanwhile. */
   keys(ns?: Ns): ObjectKey[]
+  /** That have any. */
+  namespaces(): Ns[]
   readonly size: number
 }
 
@@ -30,6 +32,7 @@ export const objectTable = <T>(): ObjectTable<T> => {
     },
     keys: ns =>
       ns === undefined ? [...byNs.values()].flatMap(table => [...table.keys()]) : [...(byNs.get(ns)?.keys() ?? [])],
+    namespaces: () => [...byNs.keys()],
     get size() {
       let sum = 0
       for (const { size } of byNs.values()) sum += size

@@ -157,6 +157,8 @@ export const openReconciler = ({
         if (!desired && object && isSetting(object)) continue // the namespace has many
         if (object) observed.set(key, object)
         else observed.delete(key)
+        // the rows that led to it went without a word
+        if (desired?.kind === 'nexthop' && !object) for (const ns of observed.namespaces()) suspectNs.add(ns)
         if (desired && object ? sameObject(desired, object) : desired === object) suspects.delete(key)
         else suspects.add(key)
       }
