@@ -8,7 +8,7 @@ import { nftBatch } from '../netlink/nft/batch.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { removeAddress, replaceAddress } from '../netlink/rtnl/addr.ts'
 import { removeFdb, replaceFdb } from '../netlink/rtnl/fdb.ts'
-import { addLink, removeLink, setBridgePort, setLink } from '../netlink/rtnl/link.ts'
+import { addLink, removeLink, setBridgePort, setLink, setLinkKind } from '../netlink/rtnl/link.ts'
 import { removeNeighbour, replaceNeighbour } from '../netlink/rtnl/neigh.ts'
 import { removeNexthop, replaceNexthop } from '../netlink/rtnl/nexthop.ts'
 import { removeRoute, replaceRoute } from '../netlink/rtnl/route.ts'
@@ -127,7 +127,8 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
   if (
     object.kind === 'vxlan' &&
     old.kind === 'vxlan' &&
-    (object.vni !== old.vni || object.port !== old.port || object.local !== old.local)
+    // after `learning on` and off again Linux 6.18 receives nothing more
+    (object.vni !== old.vni || object.port !== old.port || object.local !== old.local || old.learning)
   )
     return false
   if (object.kind === 'veth' && old.kind === 'veth' && !object.port) {
@@ -141,8 +142,14 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
   await (await sockets.route(object.ns)).run(
     setLink({ name: object.name }, { mtu: object.mtu, master, up: true, ...mac }),
   )
+  if (old.kind === 'bridge' && old.otherwise !== undefined)
+    await (await sockets.route(object.ns)).run(
+      setLinkKind({ name: object.name }, { ...bridgeOptions, stp: false, vlanFiltering: false }),
+    )
   return true
 }
+
+const bridgeOptions = { kind: 'bridge', ageingTime: 0, multicastSnooping: false } as const
 
 const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
   const { ns, name, mtu } = object
@@ -156,7 +163,7 @@ const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
           mtu,
           up: true,
           mac: object.mac!,
-          type: { kind: 'bridge', ageingTime: 0, multicastSnooping: false },
+          type: bridgeOptions,
         }),
       )
       return
@@ -210,15 +217,15 @@ const applyRoute = async (sockets: Sockets, ns: Ns, group: readonly Operation[])
     const prepared = group.map(operation => {
       const dev = devOf(operation.object)
       const index = dev === undefined ? 0 : indexes.get(dev)
-      return { operation, request: index === undefined ? undefined : requestOf(operation, index) }
+      return { operation, requests: index === undefined ? [] : requestsOf(operation, index) }
     })
-    const ready = prepared.filter(one => one.request !== undefined)
-    const outcomes = await (await sockets.route(ns)).batch(ready.map(one => one.request!))
-    const errors = new Map(ready.map((one, i) => [one.operation, outcomes[i]]))
-    return prepared.map(({ operation, request }): OperationResult => {
+    const ready = prepared.flatMap(({ operation, requests }) => requests.map(request => ({ operation, request })))
+    const outcomes = await (await sockets.route(ns)).batch(ready.map(({ request }) => request))
+    const errors = new Map(ready.map((one, i) => [one.operation, outcomes[i]])) // of several the last one's
+    return prepared.map(({ operation, requests }): OperationResult => {
       const error = errors.get(operation)
       if (operation.kind === 'remove') return error && !error.absent ? { operation, error } : { operation }
-      if (!request)
+      if (requests.length === 0)
         return { operation, error: new NetlinkError({ op: `look up link "${devOf(operation.object)}"`, errno: 19 }) }
       return error ? { operation, error } : { operation }
     })
@@ -233,6 +240,17 @@ const applyRoute = async (sockets: Sockets, ns: Ns, group: readonly Operation[])
 
 const devOf = (object: KernelObject): string | undefined => ('dev' in object ? object.dev : undefined)
 
+/** What the kernel does not replace by one of another kind goes first. */
+const requestsOf = (operation: Operation, ifindex: number): Request[] => {
+  const request = requestOf(operation, ifindex)
+  if (operation.kind !== 'replace' || !otherKind(operation.object, operation.old)) return [request]
+  return [requestOf({ kind: 'remove', object: operation.old }, ifindex), request]
+}
+
+const otherKind = (object: KernelObject, old: KernelObject): boolean =>
+  (object.kind === 'fdb-remote' && old.kind === 'fdb-remote' && (object.nexthop === 0) !== (old.nexthop === 0)) ||
+  (object.kind === 'nexthop' && old.kind === 'nexthop' && 'via' in object.to !== 'via' in old.to)
+
 const requestOf = ({ kind, object }: Operation, ifindex: number): Request => {
   const removing = kind === 'remove'
   switch (object.kind) {
@@ -244,6 +262,9 @@ const requestOf = ({ kind, object }: Operation, ifindex: number): Request => {
         multicastFlood: object.spread,
         broadcastFlood: object.spread,
         neighSuppress: object.suppress,
+        guard: false,
+        isolated: false,
+        locked: false,
       })
     case 'address':
       return removing

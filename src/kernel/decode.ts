@@ -6,6 +6,7 @@ import type { Fdb } from '../netlink/rtnl/fdb.ts'
 import type { Link } from '../netlink/rtnl/link.ts'
 import type { Neighbour } from '../netlink/rtnl/neigh.ts'
 import type { Nexthop } from '../netlink/rtnl/nexthop.ts'
+import type { BridgePort } from '../netlink/rtnl/port.ts'
 import type { Route } from '../netlink/rtnl/route.ts'
 import { isGateway } from './namespaces.ts'
 import type { KernelObject, LinkObject, Ns } from './objects.ts'
@@ -24,13 +25,23 @@ export type NameOf = (index: number) => string | undefined
 /** The other end of a veth, wherever it is: its namespace and link. */
 export type PeerOf = (ns: Ns, link: Link) => { ns: Ns; link: Link } | undefined
 
+const down = ({ up }: Link): { down?: true } => (up ? {} : { down: true })
+
+const otherwise = (words: string): { otherwise?: string } => (words === '' ? {} : { otherwise: words })
+const bridgeWords = ({ bridge }: Link): string =>
+  bridge && (bridge.ageingTime !== 0 || bridge.multicastSnooping || bridge.stp || bridge.vlanFiltering)
+    ? ` ageing_time ${bridge.ageingTime} mcast_snooping ${Number(bridge.multicastSnooping)} stp_state ${Number(bridge.stp)} vlan_filtering ${Number(bridge.vlanFiltering)}`
+    : ''
+const portWords = ({ guard, isolated, locked }: BridgePort): string =>
+  `${guard ? ' guard on' : ''}${isolated ? ' isolated on' : ''}${locked ? ' locked on' : ''}`
+
 export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): LinkObject | undefined => {
   if (!oursByName(ns, link.name) || isGateway(ns)) return undefined
   const master = link.master === undefined ? undefined : (nameOf(link.master) ?? `index ${link.master}`)
-  const base = { ns, name: link.name, mtu: link.mtu, ...(master === undefined ? {} : { master }) }
+  const base = { ns, name: link.name, mtu: link.mtu, ...(master === undefined ? {} : { master }), ...down(link) }
   switch (link.kind) {
     case 'bridge':
-      return { kind: 'bridge', ...base, mac: link.mac }
+      return { kind: 'bridge', ...base, mac: link.mac, ...otherwise(bridgeWords(link)) }
     case 'vxlan':
       return (
         link.vxlan && {
@@ -39,6 +50,7 @@ export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): 
           vni: link.vxlan.vni,
           local: link.vxlan.local ?? '',
           port: link.vxlan.port,
+          ...(link.vxlan.learning ? { learning: true } : {}),
         }
       )
     case 'veth': {
@@ -46,7 +58,7 @@ export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): 
         return { kind: 'veth', ...base, peer: { ns: '', name: '', mtu: link.mtu }, port: true }
       const peer = peerOf(ns, link)
       const far = peer
-        ? { ns: peer.ns, name: peer.link.name, mtu: peer.link.mtu, mac: peer.link.mac }
+        ? { ns: peer.ns, name: peer.link.name, mtu: peer.link.mtu, mac: peer.link.mac, ...down(peer.link) }
         : { ns: '?', name: '?', mtu: 0 }
       return { kind: 'veth', ...base, peer: far }
     }
@@ -67,6 +79,7 @@ export const portObject = (ns: Ns, link: Link): KernelObject | undefined => {
     flood: port.unicastFlood || port.learning,
     spread: port.multicastFlood && port.broadcastFlood,
     suppress: port.neighSuppress,
+    ...otherwise(portWords(port)),
   }
 }
 

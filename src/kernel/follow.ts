@@ -28,7 +28,7 @@ import {
 import { guestChains } from './guest-chains.ts'
 import type { Observation } from './kernel.ts'
 import { pathOf } from './namespaces.ts'
-import { type KernelObject, keyOf, type Ns, type ObjectKey } from './objects.ts'
+import { type KernelObject, keyOf, type LinkObject, type Ns, type ObjectKey } from './objects.ts'
 import type { LinkTable } from './sockets.ts'
 
 const nftGroup = 7 // NFNLGRP_NFTABLES
@@ -61,7 +61,8 @@ export interface FollowParts {
   readonly peerOf: PeerOf
   onObserved(observations: readonly Observation[]): void
   onLost(): void
-  /** A far end changed: whose object is it? Gives the namespace and link to report instead. */
+  /** A far end changed: the objects that it belongs to. */
+  pairsOf(ns: Ns, link: Link): readonly LinkObject[]
   ownNetfilterPort(port: number): boolean
 }
 
@@ -125,7 +126,10 @@ const read = (parts: FollowParts, message: Message): Observation[] => {
       const address = decodeAddress(message)
       const object = address && addressObject(ns, address, nameOf)
       if (!object) return []
-      return isRemovedAddress(message) ? gone(keyOf(object)) : seen(object)
+      if (!isRemovedAddress(message)) return seen(object)
+      // with the last address of a device its routes went without a word
+      if (ns !== '') parts.onLost()
+      return gone(keyOf(object))
     }
     case RTM.NEWROUTE:
     case RTM.DELROUTE: {
@@ -170,10 +174,12 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   links.byIndex.set(link.index, whole)
   links.byName.set(link.name, whole)
   const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
+  // routes went without a word; at a container's port there are none
+  if (before?.up && !whole.up && whole.group !== portGroup && oursByName(ns, whole.name)) parts.onLost()
   // half of a pair that is just being made: the other half's namespace has not told yet
   const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
   const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
-  return [...seen(object), ...(link.port ? seen(portObject(ns, whole)) : [])]
+  return [...seen(object), ...parts.pairsOf(ns, whole).flatMap(seen), ...(link.port ? seen(portObject(ns, whole)) : [])]
 }
 
 /** Of the settings these tell of their changes; the others are looked at with the rest of their namespace. */

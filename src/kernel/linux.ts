@@ -9,14 +9,14 @@ import type { Monitor } from '../netlink/monitor.ts'
 import type { Link } from '../netlink/rtnl/link.ts'
 import { applyOperations } from './apply.ts'
 import { countBalanced } from './counters.ts'
-import type { PeerOf } from './decode.ts'
+import { linkObject, type PeerOf } from './decode.ts'
 import { forgetFlows } from './flows.ts'
 import { follow } from './follow.ts'
 import { isIpvs } from './ipvs.ts'
 import { openIpvsWatch } from './ipvs-watch.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
-import { isGateway, listNamespaces, peersOf } from './namespaces.ts'
-import type { Ns } from './objects.ts'
+import { isGateway, listNamespaces, pairedWith, peersOf } from './namespaces.ts'
+import type { LinkObject, Ns } from './objects.ts'
 import { observeNamespace } from './observe.ts'
 import { ownNamespaces } from './own-namespaces.ts'
 import { type LinkTable, openSockets, type Sockets } from './sockets.ts'
@@ -41,6 +41,14 @@ export const openLinuxKernel = (log: Log): Kernel => {
     return undefined
   }
 
+  const pairsOf = (ns: Ns, link: Link): LinkObject[] =>
+    pairedWith(ns).flatMap(near => {
+      const links = monitors.get(near)?.links
+      const end = links?.byIndex.get(link.link ?? -1)
+      if (!links || end?.kind !== 'veth' || end.link !== link.index) return []
+      return linkObject(near, end, index => links.byIndex.get(index)?.name, peerOf) ?? []
+    })
+
   const startFollowing = async (ns: Ns): Promise<void> => {
     if (monitors.has(ns) || !listener || closed) return
     const tell = listener
@@ -49,6 +57,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
       ns,
       links,
       peerOf,
+      pairsOf,
       onObserved: observations => tell({ kind: 'changed', observations }),
       onLost: () => tell({ kind: 'lost', ns }),
       ownNetfilterPort: port => ownPorts.has(port),

@@ -25,6 +25,9 @@ export const peersOf = (ns: Ns, all: Iterable<Ns>): readonly Ns[] => {
   return ns.startsWith('weft-n') ? others.filter(other => other === ns.replace('weft-n', gatewayPrefix)) : others
 }
 
+/** Whose veths end in this one: a gateway's links belong to its switch and to H. */
+export const pairedWith = (ns: Ns): readonly Ns[] => (isGateway(ns) ? ['', ns.replace(gatewayPrefix, 'weft-n')] : [])
+
 export const listNamespaces = async (): Promise<Ns[]> => {
   try {
     return (await readdir(folder)).filter(name => named.test(name)).sort()

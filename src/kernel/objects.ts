@@ -19,10 +19,14 @@ interface LinkBase {
   /** Absent: the kernel's choice, not compared. */
   readonly mac?: string
   readonly master?: string
+  /** Only observed: somebody took it down. Ours are up. */
+  readonly down?: true
 }
 
 export interface BridgeObject extends LinkBase {
   readonly kind: 'bridge'
+  /** Only observed: what somebody else set otherwise, in ip's words. */
+  readonly otherwise?: string
 }
 
 /** Made in H, moved to ns: its UDP socket stays in H. */
@@ -31,11 +35,19 @@ export interface VxlanObject extends LinkBase {
   readonly vni: number
   readonly local: string
   readonly port: number
+  /** Only observed: somebody let it learn. */
+  readonly learning?: true
 }
 
 export interface VethObject extends LinkBase {
   readonly kind: 'veth'
-  readonly peer: { readonly ns: Ns; readonly name: string; readonly mtu: number; readonly mac?: string }
+  readonly peer: {
+    readonly ns: Ns
+    readonly name: string
+    readonly mtu: number
+    readonly mac?: string
+    readonly down?: true
+  }
   /**
    * A container's port: the peer travels into a sandbox under a name that is not ours, so the peer is not compared,
    * and drift repair never makes it again (`design.md` 4): only an explicit permit does.
@@ -56,6 +68,8 @@ export interface PortObject {
   /** Broadcast and multicast. */
   readonly spread: boolean
   readonly suppress: boolean
+  /** Only observed: what somebody else set otherwise, in bridge's words. */
+  readonly otherwise?: string
 }
 
 export interface AddressObject {
@@ -92,12 +106,13 @@ export interface FdbPortObject {
   readonly mac: string
 }
 
-/** bridge fdb … dev VX self static, to a nexthop group or to an address. */
+/** bridge fdb … dev VX self static, to a nexthop group. */
 export interface FdbRemoteObject {
   readonly kind: 'fdb-remote'
   readonly ns: Ns
   readonly dev: string
   readonly mac: string
+  /** Observed as 0: somebody's row, to an address. */
   readonly nexthop: number
 }
 
@@ -328,21 +343,21 @@ const word = (name: string, value: string | number | undefined): string =>
   value === undefined ? '' : ` ${name} ${value}`
 const flag = (name: string, on: boolean): string => ` ${name} ${on ? 'on' : 'off'}`
 const link = (o: LinkObject): string =>
-  `link ${o.name}${word('mtu', o.mtu)}${word('address', o.mac)}${word('master', o.master)}`
+  `link ${o.name}${o.down ? ' down' : ''}${word('mtu', o.mtu)}${word('address', o.mac)}${word('master', o.master)}`
 
 const body = (o: KernelObject): string => {
   switch (o.kind) {
     case 'netns':
       return 'netns'
     case 'bridge':
-      return `${link(o)} type bridge ageing_time 0 mcast_snooping 0`
+      return `${link(o)} type bridge${o.otherwise ?? ' ageing_time 0 mcast_snooping 0'}`
     case 'vxlan':
-      return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} nolearning gbp`
+      return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} ${o.learning ? 'learning' : 'nolearning'} gbp`
     case 'veth':
       if (o.port) return `${link(o)} type veth`
-      return `${link(o)} type veth peer ${o.peer.ns === '' ? '' : `netns ${o.peer.ns} `}name ${o.peer.name} mtu ${o.peer.mtu}${word('address', o.peer.mac)}`
+      return `${link(o)} type veth peer ${o.peer.ns === '' ? '' : `netns ${o.peer.ns} `}name ${o.peer.name} mtu ${o.peer.mtu}${word('address', o.peer.mac)}${o.peer.down ? ' down' : ''}`
     case 'port':
-      return `bridge link dev ${o.dev} learning off${flag('hairpin', o.hairpin)}${flag('flood', o.flood)}${flag('mcast_flood', o.spread)}${flag('bcast_flood', o.spread)}${flag('neigh_suppress', o.suppress)}`
+      return `bridge link dev ${o.dev} learning off${flag('hairpin', o.hairpin)}${flag('flood', o.flood)}${flag('mcast_flood', o.spread)}${flag('bcast_flood', o.spread)}${flag('neigh_suppress', o.suppress)}${o.otherwise ?? ''}`
     case 'address':
       return `address ${o.address} dev ${o.dev}`
     case 'route':

@@ -62,6 +62,8 @@ else {
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
   const inN = 'ip netns exec weft-n1048576'
   const inM = inN.replace('weft-n', 'weft-m')
+  /** True when the link is up. */
+  const isUp = (where: string, dev: string): string => `${where} ip -o link show dev ${dev} up | grep ${dev}`
   let running = open()
 
   t.test('everything wanted is reached, and the tools see it', async t => {
@@ -154,6 +156,11 @@ else {
       `${inN} bridge fdb del 02:77:0a:50:00:02 dev vx0 self`,
       `${inN} bridge fdb show dev vx0 | grep '02:77:0a:50:00:02.*self'`,
     ],
+    [
+      'an FDB row that leads to an address',
+      `${inN} sh -c 'bridge fdb del 02:77:0a:50:00:02 dev vx0 self; bridge fdb add 02:77:0a:50:00:02 dev vx0 dst 192.0.2.99 self permanent'`,
+      `${inN} bridge fdb show dev vx0 | grep '02:77:0a:50:00:02.*nhid.*self'`,
+    ],
     ['a neighbour', `${inN} ip neigh del 10.80.0.2 dev br0`, `${inN} ip neigh show 10.80.0.2 dev br0 | grep PERMANENT`],
     ['a route', `${inN} ip route del 10.80.0.0/24`, `${inN} ip route show 10.80.0.0/24 | grep br0`],
     [
@@ -190,6 +197,61 @@ else {
       `${inM} sysctl -qw net.ipv4.conf.all.rp_filter=0`,
       `${inM} cat /proc/sys/net/ipv4/conf/all/rp_filter | grep 1`,
     ],
+    [
+      'the bridge, down',
+      `${inN} ip link set br0 down`,
+      `${isUp(inN, 'br0')} >/dev/null && ${inN} ip route show 10.80.0.0/24 | grep br0`,
+    ],
+    [
+      'the bridge, down and up',
+      `${inN} sh -c 'ip link set br0 down; ip link set br0 up'`,
+      `${inN} ip route show 10.80.0.0/24 | grep br0`,
+    ],
+    ['the tunnel, down', `${inN} ip link set vx0 down`, isUp(inN, 'vx0')],
+    ['the port of the gateway, down', `${inN} ip link set gw down`, isUp(inN, 'gw')],
+    ['the port of a container, down', `${inN} ip link set clocal0000000 down`, isUp(inN, 'clocal0000000')],
+    [
+      'the gateway, down',
+      `${inM} ip link set gw0 down`,
+      `${isUp(inM, 'gw0')} >/dev/null && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT`,
+    ],
+    [
+      'the link to the host, down in M',
+      `${inM} ip link set up0 down`,
+      `${isUp(inM, 'up0')} >/dev/null && ${inM} ip route show default | grep up0`,
+    ],
+    [
+      'the link to the host, down and up in M',
+      `${inM} sh -c 'ip link set up0 down; ip link set up0 up'`,
+      `${inM} ip -6 route show default | grep -q up0 && ${inM} ip route show default | grep up0`,
+    ],
+    ['the link to the host, down in H', 'ip link set weft0 down', isUp('', 'weft0')],
+    ['the link of the resolver, down', 'ip link set weftdns down', isUp('', 'weftdns')],
+    [
+      'the last address of a link',
+      `${inM} ip address del 169.254.1.2/30 dev up0`,
+      `${inM} ip route show default | grep up0`,
+    ],
+    [
+      'a nexthop of all rows to a node',
+      `ip nexthop del id $(ip nexthop show | sed -n 's/^id \\([0-9]*\\) group .*/\\1/p;T;q')`,
+      `${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    [
+      'an isolated port',
+      `${inN} bridge link set dev clocal0000000 isolated on`,
+      `${inN} bridge -d link show dev clocal0000000 | grep 'isolated off'`,
+    ],
+    [
+      'a tunnel that learns',
+      `${inN} ip link set vx0 type vxlan learning`,
+      `${inN} ip -d link show vx0 | grep -q nolearning && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    [
+      'the age of rows',
+      `${inN} ip link set br0 type bridge ageing_time 30000`,
+      `${inN} ip -d link show br0 | grep 'ageing_time 0 '`,
+    ],
     ['the bridge', `${inN} ip link del br0`, `${inN} ip link show master br0 | grep vx0`],
     ['the link to the host', 'ip link del weft0', 'ip netns exec weft-m1048576 ip route show default | grep up0'],
   ] as const satisfies readonly string[][])
@@ -208,6 +270,16 @@ else {
       for (let i = 0; i < 100 && running.reconciler.status().failing.length > 0; i++) await sleep(50)
       t.same(running.reconciler.status().failing, [])
     })
+
+  t.test('after all repairs a new life writes nothing', async t => {
+    await running.reconciler.audit()
+    await running.close()
+    running = open()
+    await running.reconciler.start()
+    const { operations, failing } = running.reconciler.status()
+    t.equal(operations, 0)
+    t.same(failing, [])
+  })
 
   t.test('a service with an idle timeout of its own', async t => {
     const before = running.reconciler.status().operations
