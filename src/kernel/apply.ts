@@ -134,20 +134,21 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
   if (object.kind === 'veth' && old.kind === 'veth' && !object.port) {
     const { ns, name } = object.peer
     if (ns !== old.peer.ns || name !== old.peer.name) return false
-    const peer = { mtu: object.peer.mtu, up: true, ...(object.peer.mac === undefined ? {} : { mac: object.peer.mac }) }
+    const peer = { mtu: object.peer.mtu, up: true, ...newMac(object.peer, old.peer) }
     await (await sockets.route(ns)).run(setLink({ name }, peer))
   }
   const master = object.master === undefined ? 0 : await indexOf(sockets, object.ns, object.master)
-  const mac = object.mac === undefined ? {} : { mac: object.mac }
   await (await sockets.route(object.ns)).run(
-    setLink({ name: object.name }, { mtu: object.mtu, master, up: true, ...mac }),
+    setLink({ name: object.name }, { mtu: object.mtu, master, up: true, ...newMac(object, old) }),
   )
   if (old.kind === 'bridge' && old.otherwise !== undefined)
-    await (await sockets.route(object.ns)).run(
-      setLinkKind({ name: object.name }, { ...bridgeOptions, stp: false, vlanFiltering: false }),
-    )
+    await (await sockets.route(object.ns)).run(setLinkKind({ name: object.name }, bridgeOptions))
   return true
 }
+
+/** A device forgets its neighbours with every address that it is given, its own too. */
+const newMac = ({ mac }: { mac?: string }, old: { mac?: string }): { mac?: string } =>
+  mac === undefined || mac === old.mac ? {} : { mac }
 
 const bridgeOptions = { kind: 'bridge', ageingTime: 0, multicastSnooping: false } as const
 
@@ -240,7 +241,7 @@ const applyRoute = async (sockets: Sockets, ns: Ns, group: readonly Operation[])
 
 const devOf = (object: KernelObject): string | undefined => ('dev' in object ? object.dev : undefined)
 
-/** What the kernel does not replace by one of another kind goes first. */
+/** A row to an address and one to a nexthop do not replace each other. */
 const requestsOf = (operation: Operation, ifindex: number): Request[] => {
   const request = requestOf(operation, ifindex)
   if (operation.kind !== 'replace' || !otherKind(operation.object, operation.old)) return [request]
@@ -248,8 +249,7 @@ const requestsOf = (operation: Operation, ifindex: number): Request[] => {
 }
 
 const otherKind = (object: KernelObject, old: KernelObject): boolean =>
-  (object.kind === 'fdb-remote' && old.kind === 'fdb-remote' && (object.nexthop === 0) !== (old.nexthop === 0)) ||
-  (object.kind === 'nexthop' && old.kind === 'nexthop' && 'via' in object.to !== 'via' in old.to)
+  object.kind === 'fdb-remote' && old.kind === 'fdb-remote' && (object.nexthop === 0) !== (old.nexthop === 0)
 
 const requestOf = ({ kind, object }: Operation, ifindex: number): Request => {
   const removing = kind === 'remove'

@@ -12,7 +12,7 @@ import { decodeNexthop, isRemovedNexthop } from '../netlink/rtnl/nexthop.ts'
 import { decodePort } from '../netlink/rtnl/port.ts'
 import { decodeRoute, isRemovedRoute } from '../netlink/rtnl/route.ts'
 import { IFLA, RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
-import { AF_BRIDGE, NETLINK_NETFILTER, NETLINK_ROUTE } from '../netlink/uapi.ts'
+import { AF_BRIDGE, NETLINK_NETFILTER, NETLINK_ROUTE, NLM_F_REPLACE } from '../netlink/uapi.ts'
 import {
   addressObject,
   fdbObject,
@@ -135,6 +135,8 @@ const read = (parts: FollowParts, message: Message): Observation[] => {
     case RTM.DELROUTE: {
       const route = decodeRoute(message)
       const object = route && routeObject(ns, route, nameOf)
+      // whose route it was that another's takes the place of is not told
+      if (!object && ns !== '' && (message.flags & NLM_F_REPLACE) !== 0) parts.onLost()
       if (!object) return []
       return isRemovedRoute(message) ? gone(keyOf(object)) : seen(object)
     }
@@ -218,6 +220,8 @@ const readNeighbour = (
   const fdb = decodeFdb(message)
   if (fdb) {
     const object = fdbObject(ns, fdb, nameOf)
+    // a bridge has one row of an address: another kind of it is in the place of ours
+    if (!object && ns !== '' && fdb.table === 'master' && fdb.vlan === undefined) return gone(`fdb ${ns} ${fdb.mac}`)
     if (!object) return []
     return removed ? gone(keyOf(object)) : seen(object)
   }

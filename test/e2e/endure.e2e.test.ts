@@ -108,18 +108,32 @@ t.test('what somebody breaks is repaired within a second, counted, and nothing e
   await lab.exec('h2', 'nft', 'add table inet foreign')
   await lab.exec('h2', 'nft', 'add chain inet foreign mine')
   const everything = () => lab.exec('h2', 'nft', 'flush ruleset')
+  const mac = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.app.MacAddress}}', 'two')
+  const endpoint = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.app.EndpointID}}', 'two')
+  const inN = (...command: string[]) => lab.inside('h2', 'n', vni, ...command)
+  const inM = (...command: string[]) => lab.inside('h2', 'm', vni, ...command)
   const cases: [string, () => Promise<unknown>][] = [
     ['our table in H', () => lab.exec('h2', 'nft', 'delete table inet weft')],
-    ['our bridge', () => lab.inside('h2', 'n', vni, 'ip', 'link', 'del', 'br0')],
-    ['all tables of N', () => lab.inside('h2', 'n', vni, 'nft', 'flush ruleset')],
-    ['all tables of M', () => lab.inside('h2', 'm', vni, 'nft', 'flush ruleset')],
+    ['our bridge', () => inN('ip', 'link', 'del', 'br0')],
+    ['all tables of N', () => inN('nft', 'flush ruleset')],
+    ['all tables of M', () => inM('nft', 'flush ruleset')],
+    ['an FDB row of N', () => lab.inside('h1', 'n', vni, 'bridge', 'fdb', 'del', mac, 'dev', 'vx0', 'self')],
     [
-      'an FDB row of N',
-      async () => {
-        const mac = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.app.MacAddress}}', 'two')
-        await lab.inside('h1', 'n', vni, 'bridge', 'fdb', 'del', mac, 'dev', 'vx0', 'self')
-      },
+      'an FDB row of N, replaced by one to an address',
+      () =>
+        lab.inside(
+          'h1',
+          'n',
+          vni,
+          ...['sh', '-c', 'bridge fdb del "$@" self; bridge fdb add "$@" dst 10.9.0.99 self permanent', 'sh'],
+          ...[mac, 'dev', 'vx0'],
+        ),
     ],
+    ['the port of a container, down', () => inN('ip', 'link', 'set', `c${endpoint.slice(0, 12)}`, 'down')],
+    ['the gateway, down', () => inM('ip', 'link', 'set', 'gw0', 'down')],
+    ['the link to the host, down and up', () => inM('sh', '-c', 'ip link set up0 down; ip link set up0 up')],
+    ['ports isolated from each other', () => inN('bridge', 'link', 'set', 'dev', 'vx0', 'isolated', 'on')],
+    ['a tunnel that learns', () => inN('ip', 'link', 'set', 'vx0', 'type', 'vxlan', 'learning')],
     ['the link to the host', () => lab.exec('h2', 'ip', 'link', 'del', 'weft0')],
     ['the accept in DOCKER-USER', () => lab.exec('h2', 'iptables', '-F', 'DOCKER-USER')],
     ["all tables of H, Docker's too", everything],

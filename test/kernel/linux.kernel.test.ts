@@ -161,8 +161,18 @@ else {
       `${inN} sh -c 'bridge fdb del 02:77:0a:50:00:02 dev vx0 self; bridge fdb add 02:77:0a:50:00:02 dev vx0 dst 192.0.2.99 self permanent'`,
       `${inN} bridge fdb show dev vx0 | grep '02:77:0a:50:00:02.*nhid.*self'`,
     ],
+    [
+      'an FDB row of the bridge, made permanent',
+      `${inN} bridge fdb replace 02:77:0a:50:00:02 dev vx0 master permanent`,
+      `${inN} bridge fdb show dev vx0 | grep '02:77:0a:50:00:02.*master br0.* static'`,
+    ],
     ['a neighbour', `${inN} ip neigh del 10.80.0.2 dev br0`, `${inN} ip neigh show 10.80.0.2 dev br0 | grep PERMANENT`],
     ['a route', `${inN} ip route del 10.80.0.0/24`, `${inN} ip route show 10.80.0.0/24 | grep br0`],
+    [
+      "another's route in its place",
+      `${inM} ip route replace default dev gw0`,
+      `${inM} ip route show default | grep up0`,
+    ],
     [
       'port flags',
       `${inN} bridge link set dev vx0 learning on flood on`,
