@@ -19,7 +19,7 @@ export const startPing = (lab: Lab, host: string, container: string, to: string,
 }
 
 /** What the kernel finds out about its neighbours by itself. */
-const learned = /^\[NEIGH\](Deleted )?(ff0.*|.* (REACHABLE|STALE|DELAY|PROBE|INCOMPLETE|FAILED)\s*)$/
+const learned = /^\[NEIGH\](Deleted )?(ff0.*|224\..*|.* (REACHABLE|STALE|DELAY|PROBE|INCOMPLETE|FAILED)\s*)$/
 
 /** Everything that is written to the kernel of a host while it runs: its own tables and links, and those of N and M. */
 export const startMonitors = (lab: Lab, host: string, vni: number) => {
