@@ -61,7 +61,7 @@ weftd_ready() {
   return 1
 }
 
-said() { tail -c +"$(($(cat "$state/$1/$2.offset") + 1))" "$state/$1/$2.log" | grep -q "$3"; } # since its start
+said() { tail -c +"$(($(cat "$state/$1/$2.offset") + 1))" "$state/$1/$2.log" | grep "$3" > /dev/null; } # since its start
 
 spawn_dockerd() {
   [ "$(pid_of "$1" dockerd)" = 0 ] || return 0
