@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who gets connections from this host, by a published port or a virtual address alike.
-import type { Endpoint } from '../model/endpoint.ts'
+import { type Endpoint, standing } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
+import { weightOf } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from '../plan/host.ts'
 
@@ -22,6 +23,11 @@ export const livingEndpoint = (
   const node = endpoint && snapshot.nodes.get(endpoint.node)?.record
   return node && node.fenced === undefined && !host.departed(id) ? endpoint : undefined
 }
+
+export const backendOf = (endpoint: Endpoint): Backend => ({
+  endpoint,
+  weight: standing(endpoint) === 'active' ? weightOf(endpoint) : 0,
+})
 
 /**
  * Of these backends, those that this host sends to: where somebody answers, who is silent has weight 0, and who is dead

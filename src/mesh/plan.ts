@@ -3,10 +3,10 @@
 // that hold it, wherever they run. The container's own port is put in by N of the container's node (overlay).
 import type { KernelObject } from '../kernel/objects.ts'
 import { type Family, familyOf } from '../model/address.ts'
-import { type Endpoint, standing } from '../model/endpoint.ts'
+import type { Endpoint } from '../model/endpoint.ts'
 import type { Network } from '../model/network.ts'
 import { holding, type PortClaim, type PortMapping, type Proto, parsePortKey, portKey } from '../model/port.ts'
-import { servicesIn, weightOf } from '../model/service.ts'
+import { servicesIn } from '../model/service.ts'
 import { serviceOptions } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Host } from '../plan/host.ts'
@@ -14,7 +14,7 @@ import { linkNetwork } from '../plan/links.ts'
 import { gatewayNs } from '../plan/names.ts'
 import { element, heldUdp, hostPorts, hostPortsAt } from '../plan/sets.ts'
 import { nothing, type Planned } from '../plan/unit.ts'
-import { type Backend, livingEndpoint, reachable } from './backends.ts'
+import { type Backend, backendOf, livingEndpoint, reachable } from './backends.ts'
 import { type BalancedFamily, engines, type Target } from './balancer.ts'
 import type { HeldPort } from './holder.ts'
 
@@ -90,7 +90,7 @@ export const publishedHere = (
   const found = holders.flatMap((id): Backend[] => {
     const endpoint = livingEndpoint(network.id, id, snapshot, host)
     if (!endpoint?.gateway) return []
-    return [{ endpoint, weight: standing(endpoint) === 'active' ? weightOf(endpoint) : 0 }]
+    return [backendOf(endpoint)]
   })
   const backends = reachable(network.id, found, host)
   if (!backends[0]) return undefined

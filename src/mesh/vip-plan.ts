@@ -5,10 +5,9 @@
 // choice, and the elements. No address of the client is changed, M has no part in it.
 import type { KernelObject } from '../kernel/objects.ts'
 import { type Family, familyOf, parseAddress } from '../model/address.ts'
-import { type Endpoint, standing } from '../model/endpoint.ts'
+import type { Endpoint } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
-import { weightOf } from '../model/service.ts'
 import { type ServiceOptions, serviceOptions } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { chains } from '../plan/chains.ts'
@@ -18,7 +17,7 @@ import { bridge, switchNs } from '../plan/names.ts'
 import { backends, choice, element, ownBackends, selfCalls, tracked, vips } from '../plan/sets.ts'
 import { trackingSwitch } from '../plan/tracking.ts'
 import { nothing, type Planned, type Wanted } from '../plan/unit.ts'
-import { type Backend, livingEndpoint, reachable } from './backends.ts'
+import { type Backend, backendOf, livingEndpoint, reachable } from './backends.ts'
 import { nextOf } from './turns.ts'
 
 export const planVip = (id: NetworkId, service: string, snapshot: Snapshot, host: Host): Planned => {
@@ -68,7 +67,7 @@ const backendsOf = (network: NetworkId, service: string, snapshot: Snapshot, hos
     const endpoint = livingEndpoint(network, id, snapshot, host)
     if (!endpoint || marks.has(markOf(endpoint))) return []
     marks.add(markOf(endpoint))
-    return [{ endpoint, weight: standing(endpoint) === 'active' ? weightOf(endpoint) : 0 }]
+    return [backendOf(endpoint)]
   })
   return reachable(network, found, host)
 }
