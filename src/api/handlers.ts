@@ -298,14 +298,11 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
 }
 
 /** Networks of this engine on which this node takes no new container. */
-const narrow = ({ snapshot, bindings, node }: ApiParts): string[] => {
-  const own = snapshot.nodes.get(node)?.record
-  const family = snapshot.cluster?.record.underlayFamily
-  return [...bindings.bound.keys()].flatMap(id => {
+const narrow = ({ snapshot, bindings, node }: ApiParts): string[] =>
+  [...bindings.bound.keys()].flatMap(id => {
     const network = snapshot.networks.get(id)?.record
-    return (own && network && family && tooSmall(own, network, family)) ?? []
+    return (network && tooSmall(snapshot, node, network)) ?? []
   })
-}
 
 const containerOf = (snapshot: Snapshot, endpoint: EndpointId): string => {
   for (const network of snapshot.networks.keys()) {

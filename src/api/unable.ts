@@ -11,7 +11,7 @@ export interface Balancing {
 
 /** `virtual`: the service has virtual addresses. */
 export const unable = (
-  { scheduler, affinity, timeoutTcp, timeoutUdp }: ServiceOptions = {} as ServiceOptions,
+  { scheduler, affinity, timeoutTcp, timeoutUdp }: Partial<ServiceOptions> = {},
   virtual: boolean,
   { balancer, schedulers }: Balancing,
 ): string[] => {

@@ -287,11 +287,9 @@ export const openEndpoints = (
 
   /** What this node takes no new container for. */
   const refuseHere = (network: Network): void => {
-    const own = mirror.snapshot.nodes.get(node)?.record
-    const family = mirror.snapshot.cluster?.record.underlayFamily
-    const why = own && family && tooSmall(own, network, family)
+    const why = tooSmall(mirror.snapshot, node, network)
     if (why !== undefined) throw new WeftError('NOT_SUPPORTED', why)
-    if (own?.drained)
+    if (mirror.snapshot.nodes.get(node)?.record.drained)
       throw new WeftError(
         'DRAINED',
         `node ${node} is drained, no container is started or restarted there: start it elsewhere, or weft node drain --undo ${node}`,
