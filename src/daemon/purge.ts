@@ -24,6 +24,7 @@ export const purge = async (dataDir: string): Promise<readonly string[]> => {
   try {
     // first, or the host would forward for strangers when the rules against it are gone
     const settings = await restoreSettings(await settingsBefore(dataDir, await bootId()))
+    // rules in the chains of others are known by their comment: any such chain asks for all of them
     const objects = await kernel.observe('', guestRulesOf([{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }]))
     const namespaces = (await kernel.namespaces()).filter(ns => ns !== '')
     const operations: Operation[] = [

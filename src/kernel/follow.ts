@@ -25,7 +25,7 @@ import {
   portObject,
   routeObject,
 } from './decode.ts'
-import { guestChains } from './guest-chains.ts'
+import { guestChainNames } from './guest-chains.ts'
 import type { Observation } from './kernel.ts'
 import { pathOf } from './namespaces.ts'
 import { type KernelObject, keyOf, type LinkObject, type Ns, type ObjectKey } from './objects.ts'
@@ -98,7 +98,7 @@ export const follow = async (parts: FollowParts): Promise<Monitor> => {
 const concernsUs = (message: Message): boolean => {
   for (const attribute of attributes(message, 4)) {
     if (attribute.type === nftTableAttribute && attribute.text() === 'weft') return true
-    if (attribute.type === nftChainAttribute && guestChains.includes(text(attribute))) return true
+    if (attribute.type === nftChainAttribute && guestChainNames.includes(text(attribute))) return true
   }
   return false
 }

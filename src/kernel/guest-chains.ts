@@ -10,7 +10,7 @@ export interface GuestChain {
   readonly chain: string
 }
 
-export const guestChains: readonly string[] = ['DOCKER-USER', 'FORWARD']
+export const guestChainNames: readonly string[] = ['DOCKER-USER', 'FORWARD']
 
 export const guestChainsOf = (chains: readonly ListedChain[]): GuestChain[] =>
   (['ip', 'ip6'] as const).flatMap(family => {

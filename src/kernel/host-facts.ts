@@ -25,7 +25,7 @@ export interface HostFacts {
   readonly forwards4: boolean
   readonly acceptsRa: boolean
   /** Where our accepts are guests: mostly Docker's DOCKER-USER. */
-  readonly dockerUser: readonly GuestChain[]
+  readonly guestChains: readonly GuestChain[]
 }
 
 export interface UnderlayChoice {
@@ -77,7 +77,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       resolvers: servers,
       forwards4: ip === '1',
       acceptsRa: ra === '1' || ra === '2',
-      dockerUser: await dockerUserOf(sockets),
+      guestChains: await readGuestChains(sockets),
     }
   } finally {
     await sockets.close()
@@ -95,7 +95,7 @@ export const isForeign = ({ table, oif, hops, dst }: Route, nameOf: NameOf): boo
   return !/\/0$/.test(dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(dst)
 }
 
-const dockerUserOf = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
+const readGuestChains = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
   guestChainsOf((await listObjects(await sockets.netfilter(''), () => false)).chains)
 
 const noUnderlay = ({ dev, vtep }: UnderlayChoice): string =>

@@ -93,7 +93,7 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     ...(host.acceptsRa ? [sysctl(`net/ipv6/conf/${dev}/accept_ra`, '2')] : []),
     sysctl(`net/ipv4/conf/${dev}/forwarding`, '1'),
     sysctl('net/ipv6/conf/all/forwarding', '1'),
-    ...guestRulesOf(host.dockerUser),
+    ...guestRulesOf(host.guestChains),
   ]
 }
 
@@ -103,7 +103,7 @@ const strangers = ['iifname', 'oifname']
   .join(' ')
 
 /** Where FORWARD drops what it does not know, our links are let through: by Docker's chain for the user's rules, or there. */
-export const guestRulesOf = (chains: Host['dockerUser']): KernelObject[] =>
+export const guestRulesOf = (chains: Host['guestChains']): KernelObject[] =>
   chains.flatMap(chain =>
     ['iifname', 'oifname'].map(
       (name): KernelObject => ({ kind: 'nft-guest', ns: '', ...chain, rule: `${name} ${hostLinks} counter accept` }),

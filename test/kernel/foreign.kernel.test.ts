@@ -62,10 +62,10 @@ else {
   t.test('where Docker has no chain of its own, FORWARD lets our links through', async t => {
     dropping('drop')
     sh('nft add rule ip6 filter FORWARD counter comment theirs')
-    const readGuests = async () => (await readHostFacts({ dev: 'eth0' })).dockerUser
+    const readGuests = async () => (await readHostFacts({ dev: 'eth0' })).guestChains
     t.same(await readGuests(), [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }])
-    let dockerUser = await readGuests()
-    const { reconciler, close } = openReconciled(snapshot, () => testHost(bound, { dockerUser }))
+    let guestChains = await readGuests()
+    const { reconciler, close } = openReconciled(snapshot, () => testHost(bound, { guestChains }))
     await reconciler.start()
     const repaired = async (what: string, is: () => boolean): Promise<void> => {
       const from = Date.now()
@@ -82,14 +82,14 @@ else {
     sh('nft add rule ip6 filter FORWARD counter comment theirs')
     // a start of Docker that brings its chain: ours go there
     sh('nft add chain ip6 filter DOCKER-USER')
-    dockerUser = await readGuests()
-    t.same(dockerUser, [{ family: 'ip6', table: 'filter', chain: 'DOCKER-USER' }])
+    guestChains = await readGuests()
+    t.same(guestChains, [{ family: 'ip6', table: 'filter', chain: 'DOCKER-USER' }])
     reconciler.hostChanged()
     await repaired('moved', () => !/weft/.test(chain()) && /weft/.test(sh('nft list chain ip6 filter DOCKER-USER')))
     // and gone while no weftd lives: the next one takes its own from where they are
     await close()
     const before = openReconciled(snapshot, () =>
-      testHost(bound, { dockerUser: [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }] }),
+      testHost(bound, { guestChains: [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }] }),
     )
     await before.reconciler.start()
     await before.close()
@@ -102,14 +102,14 @@ else {
   })
 
   t.test('a chain for our guests is noticed when it comes', async t => {
-    let known = (await readHostFacts({ dev: 'eth0' })).dockerUser
+    let known = (await readHostFacts({ dev: 'eth0' })).guestChains
     let told = 0
     const watch = await openChainWatch({ known: () => known, changed: () => told++, clock: systemClock })
     const after = async (command: string): Promise<number> => {
       const before = told
       sh(command)
       await sleep(400)
-      known = (await readHostFacts({ dev: 'eth0' })).dockerUser
+      known = (await readHostFacts({ dev: 'eth0' })).guestChains
       return told - before
     }
     t.equal(await after('nft "add table ip6 other; add chain ip6 other mine"'), 0)

@@ -165,6 +165,6 @@ export const testHost = (bound: ReadonlyMap<string, { slot: number }>, more: Par
   closed6: true,
   acceptsRa: false,
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
-  dockerUser: [],
+  guestChains: [],
   ...more,
 })

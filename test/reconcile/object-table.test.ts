@@ -18,7 +18,7 @@ t.test('a key tells the namespace of its object, whatever is planned', async t =
   for (const balancer of ['nft', 'ipvs'] as const) {
     const host = testHost(new Map([['n1', { slot: 0 }]]), {
       balancer,
-      dockerUser: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
+      guestChains: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
     })
     for (const unit of allUnits(snapshot, host))
       for (const { object } of plan(unit, { snapshot, host }).wanted) {

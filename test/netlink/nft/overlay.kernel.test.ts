@@ -74,7 +74,7 @@ const host: Host = {
   closed6: true,
   acceptsRa: false,
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
-  dockerUser: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
+  guestChains: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
 }
 
 /** The nf_tables part of a plan, one text per table. */
