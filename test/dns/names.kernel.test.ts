@@ -7,19 +7,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { decode, encode } from 'dns-packet'
 import t from 'tap'
+import { inOwnHost } from '../kernel/reconciled.ts'
 
-const self = fileURLToPath(import.meta.url)
-
-if (process.env['WEFT_TEST_HOST'] === undefined) {
-  const prepare =
-    'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && ip netns add outside && ip link add eth0 type veth peer name eth0 netns outside && ip link set eth0 up && ip address add 192.0.2.1/24 dev eth0 && ip address add fd02::1/64 dev eth0 nodad && sysctl -wq net.ipv6.conf.default.disable_ipv6=1 && exec "$@"'
-  t.spawn(
-    'unshare',
-    ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, self],
-    { env: { ...process.env, WEFT_TEST_HOST: 'yes' }, timeout: 600_000 },
-    'in a host of its own',
-  )
-} else {
+if (process.env['WEFT_TEST_HOST'] === undefined) inOwnHost(t, fileURLToPath(import.meta.url))
+else {
   const { systemClock } = await import('../../src/base/clock.ts')
   const { silentLog } = await import('../../src/base/log.ts')
   const { loadModules } = await import('../../src/daemon/modules.ts')
@@ -36,6 +27,8 @@ if (process.env['WEFT_TEST_HOST'] === undefined) {
 
   await loadModules(silentLog)
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
+  sh(`ip netns add outside; ip link set wire netns outside name eth0
+ip address add fd02::1/64 dev eth0 nodad; sysctl -wq net.ipv6.conf.default.disable_ipv6=1`)
   const snapshot = testCluster()
   snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
   const six = (n: number) => ({ prefix: `fd00:${n}::/64`, gateway: `fd00:${n}::1` })

@@ -3,6 +3,7 @@
 // goes on untouched, byte for byte; and a dead weftd costs only our own names.
 import t from 'tap'
 import { idle, openLab } from './lab.ts'
+import { leaveInTurn } from './leaving.ts'
 
 const lab = await openLab('names', 2)
 t.teardown(() => lab.close())
@@ -187,34 +188,12 @@ t.test('whichever of its networks a container leaves', async t => {
   for (const name of ['s1', 's2'])
     await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', name)
   await run('h1', 'moves', 'app')
-  for (const name of ['s1', 's2']) await lab.docker('h1', 'network', 'connect', name, 'moves')
-  const routes = async () => {
-    const pid = await lab.docker('h1', 'inspect', '-f', '{{.State.Pid}}', 'moves')
-    const table = await lab.exec('h1', 'nsenter', '-t', pid, '-n', 'ip', 'route')
-    return table.split('\n').filter(line => line.startsWith('169.254.77.'))
-  }
-  const resolves = async (when: string) => {
+  const routes = async () =>
+    (await lab.within('h1', 'moves', 'ip', 'route')).split('\n').filter(line => line.startsWith('169.254.77.'))
+  await leaveInTurn(t, lab, routes, async when => {
     t.same(await addresses('h1', 'moves', 'h2.weft'), ['10.9.0.2'], when)
     t.same(await addresses('h1', 'moves', 'db.app.weft'), [await addressOf('h2', 'db', 'app')], when)
-    t.comment((await routes()).join(' | '))
-  }
-  t.equal((await routes()).length, 3)
-  await resolves('on three networks')
-  for (const [left, back] of [
-    ['app', 'app'],
-    ['s1', 's1'],
-    ['s2', undefined],
-    ['app', 's2'],
-    ['s1', undefined],
-  ] as const) {
-    await lab.docker('h1', 'network', 'disconnect', left, 'moves')
-    await resolves(`without ${left}`)
-    if (back === undefined) continue
-    await lab.docker('h1', 'network', 'connect', back, 'moves')
-    await resolves(`with ${back} again`)
-  }
-  await lab.docker('h1', 'rm', '-f', 'moves')
-  for (const name of ['s1', 's2']) await lab.docker('h1', 'network', 'rm', name)
+  })
 })
 
 t.test("a container of Docker's own bridge", async t => {

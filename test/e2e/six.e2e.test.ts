@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { openAgreement } from './agree.ts'
 import { idle, openLab } from './lab.ts'
+import { leaveInTurn } from './leaving.ts'
 import { startMonitors } from './witness.ts'
 
 const ours = 'fd69:7765:6674:ffff::53'
@@ -141,30 +142,11 @@ t.test('in a network of both families, at either address', async t => {
 t.test('whichever of its networks a container leaves', async t => {
   for (const name of ['s1', 's2']) await create(name, six)
   await run('h1', 'moves', 'app')
-  for (const name of ['s1', 's2']) await lab.docker('h1', 'network', 'connect', name, 'moves')
   const routes = async () =>
     (await lab.within('h1', 'moves', 'ip', '-6', 'route')).split('\n').filter(line => line.startsWith('fd69:'))
-  const resolves = async (when: string) => {
+  await leaveInTurn(t, lab, routes, async when => {
     t.equal(await ask('h1', 'moves', 'db.app.weft'), db, when)
-    t.comment((await routes()).join(' | '))
-  }
-  t.equal((await routes()).length, 3)
-  await resolves('on three networks')
-  for (const [left, back] of [
-    ['app', 'app'],
-    ['s1', 's1'],
-    ['s2', undefined],
-    ['app', 's2'],
-    ['s1', undefined],
-  ] as const) {
-    await lab.docker('h1', 'network', 'disconnect', left, 'moves')
-    await resolves(`without ${left}`)
-    if (back === undefined) continue
-    await lab.docker('h1', 'network', 'connect', back, 'moves')
-    await resolves(`with ${back} again`)
-  }
-  await lab.docker('h1', 'rm', '-f', 'moves')
-  for (const name of ['s1', 's2']) await lab.docker('h1', 'network', 'rm', name)
+  })
 })
 
 t.test('store, Docker and kernel of both hosts agree; a weftd that starts again writes nothing', async t => {

@@ -5,18 +5,10 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { inOwnHost } from './reconciled.ts'
 
-const self = fileURLToPath(import.meta.url)
-
-if (process.env['WEFT_TEST_HOST'] === undefined) {
-  const prepare = 'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && exec "$@"'
-  t.spawn(
-    'unshare',
-    ['--net', '--mount', 'sh', '-c', prepare, 'sh', process.execPath, self],
-    { env: { ...process.env, WEFT_TEST_HOST: '1' }, timeout: 600_000 },
-    'in a host of its own',
-  )
-} else {
+if (process.env['WEFT_TEST_HOST'] === undefined) inOwnHost(t, fileURLToPath(import.meta.url))
+else {
   const { silentLog } = await import('../../src/base/log.ts')
   const { openLinuxKernel } = await import('../../src/kernel/linux.ts')
   const kernel = openLinuxKernel(silentLog)
