@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this node has in each network, as the store shows it: spare claims, and whether any container. Kept by what
-// changes, so that the reserve costs as much as its own part, however many containers the cluster has.
+// What this node has in each network, as the store shows it: spare claims and endpoints. Kept by what changes, so that
+// who looks after them costs as much as this node's part, however many containers the cluster has.
 import type { Closeable } from '../base/lifecycle.ts'
-import type { NetworkId } from '../model/ids.ts'
+import type { EndpointId, NetworkId } from '../model/ids.ts'
 import type { Context } from './context.ts'
 
 export interface Holdings extends Closeable {
   /** Addresses of its spare claims. */
   spares(network: NetworkId): Iterable<string>
   hasEndpoint(network: NetworkId): boolean
+  endpoints(): Iterable<readonly [EndpointId, NetworkId]>
 }
 
 export const openHoldings = ({ mirror, node }: Pick<Context, 'mirror' | 'node'>): Holdings => {
@@ -47,6 +48,9 @@ export const openHoldings = ({ mirror, node }: Pick<Context, 'mirror' | 'node'>)
   return {
     spares: network => spares.get(network) ?? [],
     hasEndpoint: network => endpoints.has(network),
+    *endpoints() {
+      for (const [network, ids] of endpoints) for (const id of ids) yield [id, network]
+    },
     async close() {
       unsubscribe()
     },

@@ -23,7 +23,7 @@ import { restMs } from './addresses.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
-import { openHoldings } from './holdings.ts'
+import type { Holdings } from './holdings.ts'
 import { publishEndpoint } from './publication.ts'
 import type { Reserve } from './reserve.ts'
 import { reservationMs } from './sweeper.ts'
@@ -47,10 +47,10 @@ export const openSpares = (
   bindings: Pick<Bindings, 'byNetwork'>,
   reserve: Reserve,
   departures: Pick<Departures, 'add' | 'has'>,
+  holdings: Holdings,
 ): Spares => {
   const { store, mirror, node, boot, clock, log } = context
   const stop = new AbortController()
-  const holdings = openHoldings(context)
   const deserted = openHoldDown<NetworkId>(clock)
   const dirty = new Set<NetworkId>()
   let wake = Promise.withResolvers<void>()
@@ -269,7 +269,6 @@ export const openSpares = (
   return {
     async close() {
       unsubscribe()
-      await holdings.close()
       unwatch()
       stop.abort(new Error('closed'))
       wake.resolve()

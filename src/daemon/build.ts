@@ -17,6 +17,7 @@ import type { Context } from '../control/context.ts'
 import { checkCopy } from '../control/copy.ts'
 import { openDepartures } from '../control/departures.ts'
 import { openEndpoints } from '../control/endpoints.ts'
+import { openHoldings } from '../control/holdings.ts'
 import { openNetworks } from '../control/networks.ts'
 import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
@@ -116,6 +117,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     reconciler.networkChanged(network)
     onBound()
   })
+  const holdings = parts.add('holdings', openHoldings({ mirror, node: config.node }))
   const departures = parts.add(
     'departures',
     await openDepartures(join(config.dataDir, 'departures.json'), clock, log, departed =>
@@ -144,7 +146,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     closed6: identity.closed6,
     acceptsRa: facts.acceptsRa,
     resolvers: config.resolvers,
-    dockerUser: facts.dockerUser,
+    guestChains: facts.guestChains,
   })
   const reconciler = parts.add(
     'reconciler',
@@ -322,10 +324,9 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     holder.want(portsHere(mirror.snapshot, { node: config.node, bound: bindings.bound }))
   /** After a boot no container of before lives; whoever still sends to one should stop at once. */
   const buryThePast = async (): Promise<void> => {
-    const past: [EndpointId, NetworkId][] = []
-    for (const network of mirror.snapshot.networks.keys())
-      for (const { record } of mirror.snapshot.endpoints(network).values())
-        if (record.node === config.node && record.boot !== boot) past.push([record.id, network])
+    const isPast = ([id, network]: readonly [EndpointId, NetworkId]): boolean =>
+      mirror.snapshot.endpoints(network).get(id)?.record.boot !== boot
+    const past = [...holdings.endpoints()].filter(isPast)
     await departures.addAll(past)
     // their addresses serve again, also while the store is away
     for (const [id] of past) await reserve.drop(id)
@@ -358,7 +359,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
       parts.add('sweeper', openSweeper(context, pools, bindings))
       // the embedded store is of this process: never away
-      if (config.store.kind === 'etcd') parts.add('spares', openSpares(context, bindings, reserve, departures))
+      if (config.store.kind === 'etcd')
+        parts.add('spares', openSpares(context, bindings, reserve, departures, holdings))
       parts.add('silence', openSilence(context, nodes))
     }, fail)
     workloads = parts.add(
@@ -368,6 +370,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         engine,
         endpoints,
         departures,
+        holdings,
         identity: identityOf,
         starts,
         onNetworks: () => {
@@ -384,7 +387,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     }
     look('all')
     replicas.poke()
-    const known = () => facts.dockerUser
+    const known = () => facts.guestChains
     parts.add('chain-watch', await openChainWatch({ known, changed: () => watch.poke(), clock }))
     dns = parts.add('dns', openDnsServer({ resolver, sockets: dnsSockets, clock, log }))
     const serve = (): void => dns?.serve(answeredHere(bindings, mirror.snapshot, config.resolvers))
@@ -435,8 +438,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
 }
 
 /** What plans are made from; the rest is for the cluster and for DNS. */
-const planned = ({ underlay, forwards4, acceptsRa, dockerUser }: HostFacts): string =>
-  JSON.stringify({ underlay, forwards4, acceptsRa, dockerUser })
+const planned = ({ underlay, forwards4, acceptsRa, guestChains }: HostFacts): string =>
+  JSON.stringify({ underlay, forwards4, acceptsRa, guestChains })
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
 const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: readonly string[]): readonly Place[] => [

@@ -11,8 +11,9 @@ import { keyedQueue } from '../base/queue.ts'
 import type { Context } from '../control/context.ts'
 import type { Departures } from '../control/departures.ts'
 import type { Endpoints } from '../control/endpoints.ts'
+import type { Holdings } from '../control/holdings.ts'
 import type { Withheld } from '../model/endpoint.ts'
-import type { EndpointId, NetworkId } from '../model/ids.ts'
+import type { EndpointId } from '../model/ids.ts'
 import { vipService } from '../model/service.ts'
 import type { Engine, EngineContainer, EngineEvent, ListedContainer } from './engine.ts'
 import type { Identity } from './identity.ts'
@@ -37,6 +38,7 @@ export interface WorkloadsParts {
   readonly engine: Engine
   readonly endpoints: Endpoints
   readonly departures: Departures
+  readonly holdings: Pick<Holdings, 'endpoints'>
   /** Networks of this engine came or went, or the engine is back. */
   readonly onNetworks: () => void
   readonly identity: Identity
@@ -48,11 +50,12 @@ export const openWorkloads = ({
   engine,
   endpoints,
   departures,
+  holdings,
   onNetworks,
   identity,
   starts,
 }: WorkloadsParts): Workloads => {
-  const { mirror, node, clock, log } = context
+  const { mirror, clock, log } = context
   const stop = new AbortController()
   const missing = openHoldDown<EndpointId>(clock)
   let engineError: string | undefined = 'not asked yet'
@@ -60,18 +63,12 @@ export const openWorkloads = ({
 
   const limit = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
 
-  /** Every endpoint record of this node: endpoint → network. */
-  const own = function* (): Generator<[EndpointId, NetworkId]> {
-    for (const network of mirror.snapshot.networks.keys())
-      for (const [id, { record }] of mirror.snapshot.endpoints(network)) if (record.node === node) yield [id, network]
-  }
-
   const identify = async (containerId: string): Promise<void> => {
     const container = await engine.container(containerId)
     const ending = signalNumber(container.Config.StopSignal ?? '')
     if (ending === undefined) stopSignals.delete(containerId)
     else stopSignals.set(containerId, ending)
-    const ours = new Map(own())
+    const ours = new Map(holdings.endpoints())
     for (const [, attached] of Object.entries(container.NetworkSettings.Networks ?? {})) {
       const network = ours.get(attached.EndpointID)
       if (network === undefined) continue
@@ -93,7 +90,7 @@ export const openWorkloads = ({
   /** Told to stop: no new connections, at once. Who goes on all the same gets them again. */
   const stopping = async (container: string): Promise<void> => {
     let here = false
-    for (const [endpoint, network] of own()) {
+    for (const [endpoint, network] of holdings.endpoints()) {
       const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
       if (record?.workload?.container !== container) continue
       here = true
@@ -116,7 +113,7 @@ export const openWorkloads = ({
       for (const { EndpointID } of Object.values(container.NetworkSettings?.Networks ?? {}))
         if (EndpointID) listed.set(EndpointID, container)
     const changed = new Set<string>() // since we looked last: events are lost while nobody listens
-    for (const [endpoint, network] of own()) {
+    for (const [endpoint, network] of holdings.endpoints()) {
       const container = listed.get(endpoint)
       if (container !== undefined) {
         missing.clear(endpoint)

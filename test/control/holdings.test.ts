@@ -57,6 +57,18 @@ t.test('any sequence of changes: as by a look at everything', async t => {
   let had = 0
   for (let i = 0; i < 300; i++) {
     await mirror.reached(await change(), signal)
+    const own = nets.flatMap(net =>
+      [...mirror.snapshot.endpoints(net).values()]
+        .filter(({ record }) => record.node === 'a')
+        .map(one => one.record.id),
+    )
+    if (
+      [...byChanges.endpoints()]
+        .map(([id]) => id)
+        .sort()
+        .join() !== own.sort().join()
+    )
+      t.fail(`after ${i} changes: endpoints ${[...byChanges.endpoints()]} instead of ${own}`)
     const atOnce = openHoldings({ mirror, node: 'a' })
     for (const net of nets) {
       const spares = [...byChanges.spares(net)].sort()

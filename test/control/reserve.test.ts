@@ -13,6 +13,7 @@ import { openAddresses } from '../../src/control/addresses.ts'
 import { openBindings } from '../../src/control/bindings.ts'
 import { openDepartures } from '../../src/control/departures.ts'
 import { openEndpoints } from '../../src/control/endpoints.ts'
+import { openHoldings } from '../../src/control/holdings.ts'
 import { openPools } from '../../src/control/pools.ts'
 import { openReserve } from '../../src/control/reserve.ts'
 import { openSpares } from '../../src/control/spares.ts'
@@ -93,7 +94,12 @@ const openCluster = async (t: Test, names: readonly string[], pools: readonly st
     const endpoints = openEndpoints(context, bindings, addresses, departures, async () => undefined, reserve)
     const background = () => {
       departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
-      return [openSpares(context, bindings, reserve, departures), openSweeper(context, all, bindings)]
+      const holdings = openHoldings(context)
+      return [
+        holdings,
+        openSpares(context, bindings, reserve, departures, holdings),
+        openSweeper(context, all, bindings),
+      ]
     }
     const parts: Closeable[] = [departures]
     const host = {
