@@ -83,6 +83,7 @@ const dumpAttempts = 6
 const retryAttempts = 5
 const retryDelayMs = 5
 const spareLimit = 1 << 20
+const partLength = 4096
 
 /** Throws NetlinkError: no such namespace (ENOENT), not a namespace (EINVAL), protocol not in this kernel. */
 export const openNetlink = async (options: NetlinkOptions): Promise<Netlink> => {
@@ -128,6 +129,11 @@ const readFailure = (reply: Message, request: Buffer | undefined, names: Attribu
   return { index: reply.sequence, errno, detail, attribute }
 }
 
+interface Answers {
+  readonly outcomes: Outcome[]
+  readonly replies: Message[]
+}
+
 class NativeNetlink implements Netlink {
   readonly netns: string | undefined
   readonly port: number
@@ -158,7 +164,11 @@ class NativeNetlink implements Netlink {
   }
 
   async batch(requests: readonly Request[]): Promise<Outcome[]> {
-    const { outcomes } = await this.#chunked(requests)
+    const parts: Promise<Answers>[] = []
+    // the kernel is at work on one part while the next is encoded
+    for (let from = 0; from < requests.length; from += partLength)
+      parts.push(this.#chunked(requests.slice(from, from + partLength), from))
+    const outcomes = (await Promise.all(parts)).flatMap(part => part.outcomes)
     for (let attempt = 1; attempt <= retryAttempts; attempt++) {
       // An fdb table that grows behind a fast writer refuses some rows; a moment later it takes them.
       const again = outcomes.flatMap((error, index) =>
@@ -181,7 +191,8 @@ class NativeNetlink implements Netlink {
     return replies
   }
 
-  async #chunked(requests: readonly Request[]): Promise<{ outcomes: Outcome[]; replies: Message[] }> {
+  /** Errors count from `base`. Encodes and submits before it returns. */
+  async #chunked(requests: readonly Request[], base = 0): Promise<Answers> {
     const outcomes: Outcome[] = new Array(requests.length).fill(undefined)
     const replies: Message[] = []
     const writer = this.#takeWriter()
@@ -195,7 +206,7 @@ class NativeNetlink implements Netlink {
         starts.push(start)
       } catch (cause) {
         writer.truncate(start)
-        outcomes[index] = refused(request, index, cause)
+        outcomes[index] = refused(request, base + index, cause)
       }
     })
     if (sent.length === 0) {
@@ -208,7 +219,8 @@ class NativeNetlink implements Netlink {
       const request = requests[index]!
       if (reply.type === NLMSG_ERROR) {
         const bytes = writer.buffer.subarray(starts[reply.sequence], starts[reply.sequence + 1] ?? writer.length)
-        outcomes[index] = new NetlinkError({ ...readFailure(reply, bytes, request.names), op: request.op, index })
+        const failure = readFailure(reply, bytes, request.names)
+        outcomes[index] = new NetlinkError({ ...failure, op: request.op, index: base + index })
       } else {
         replies.push(reply)
       }
@@ -220,7 +232,7 @@ class NativeNetlink implements Netlink {
           op: requests[index]!.op,
           errno: result.errno,
           detail: `${result.syscall}, outcome unknown`,
-          index,
+          index: base + index,
         })
       }
     }
