@@ -37,22 +37,28 @@ const cells = (row: Row): readonly string[] => {
 const formatLoad = ({ section, load }: Measured): string =>
   `${section}: others used ${load.others} % of the CPUs, the hypervisor ${load.steal} %; load average ${load.average}`
 
+const notesOf = ({ rows }: Measured): string[] => rows.flatMap(({ name, note }) => (note ? [`${name}: ${note}`] : []))
+
 export const renderTable = (measured: readonly Measured[]): string => {
   const lines = [columns, ...measured.flatMap(({ rows }) => rows.map(cells))]
   const widths = columns.map((_, i) => Math.max(...lines.map(line => line[i]!.length)))
-  const notes = measured.flatMap(({ rows }) => rows.flatMap(({ name, note }) => (note ? [`${name}: ${note}`] : [])))
   const table = lines.map(line =>
     line
       .map((cell, i) => cell.padEnd(widths[i]!))
       .join('  ')
       .trimEnd(),
   )
-  return [...table, '', ...notes, ...measured.map(formatLoad), 'median (min..max) of the runs; nothing left out'].join(
-    '\n',
-  )
+  return [
+    ...table,
+    '',
+    ...measured.flatMap(notesOf),
+    ...measured.map(formatLoad),
+    'median (min..max) of the runs; nothing left out',
+  ].join('\n')
 }
 
-export const renderMarkdown = (measured: readonly Measured[]): string =>
-  [columns, columns.map(() => '---'), ...measured.flatMap(({ rows }) => rows.map(cells))]
-    .map(line => `| ${line.join(' | ')} |`)
-    .join('\n')
+export const renderMarkdown = (measured: readonly Measured[]): string => {
+  const table = [columns, columns.map(() => '---'), ...measured.flatMap(({ rows }) => rows.map(cells))]
+  const below = [...measured.flatMap(notesOf), ...measured.map(formatLoad)]
+  return [...table.map(line => `| ${line.join(' | ')} |`), '', ...below.map(line => `- ${line}`)].join('\n')
+}
