@@ -12,6 +12,8 @@ export type Verdict = 'unasked' | 'answers' | 'silent' | 'dead'
 export const everyMs = 200
 /** Misses in a row until a node gets no new connections: at most 0.8 s after its last answer. */
 export const silentAfter = 3
+/** Until those that it has are forgotten: a second after its last answer at most. */
+export const deadAfter = 4
 /** A second's worth of probes. */
 export const secondOf = 5
 /**
@@ -41,7 +43,7 @@ export const judge = (before: Verdict, { missed, answered }: Row, elsewhere: boo
     case 'answers':
       return missed >= silentAfter ? 'silent' : 'answers'
     case 'silent':
-      if (missed >= secondOf && elsewhere) return 'dead'
+      if (missed >= deadAfter && elsewhere) return 'dead'
       return answered >= backAfter ? 'answers' : 'silent'
     case 'dead':
       return answered >= backAfter ? 'answers' : 'dead'

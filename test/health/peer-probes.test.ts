@@ -61,7 +61,7 @@ t.test('who stops answering is silent, then dead, then back: said once each', as
   away.add('m1 fe80::b%gw0')
   t.same(await pass(600), [], 'the answer to the last one, two misses')
   t.same(await pass(200), ['1 silent'])
-  t.same(await pass(400), ['1 dead'])
+  t.same(await pass(200), ['1 dead'], 'a second after its last answer')
   t.same(await pass(2000), [])
   away.clear()
   t.same(await pass(1000), ['1 answers'])

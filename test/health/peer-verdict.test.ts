@@ -15,12 +15,12 @@ const after = (probes: string, elsewhere = true): string => {
     .join('')
 }
 
-t.test('silent by three misses in a row, dead by five, back by three answers', async t => {
+t.test('silent by three misses in a row, dead by four, back by three answers', async t => {
   t.equal(after('!!...'), 'aaaas')
-  t.equal(after('!.....!!!'), 'aaassddda')
+  t.equal(after('!.....!!!'), 'aaasdddda')
   t.equal(after('!..!..!'), 'aaaaaaa', 'what loses two of three is not silent')
   t.equal(after('!...!!.!.!!!'), 'aaassssssssa', 'nor does it come back by two')
-  t.equal(after('!....!.....'), 'aaasssssssd', 'a second without any answer')
+  t.equal(after('!...!....'), 'aaasssssd', 'four in a row, not with an answer between')
 })
 
 t.test('one that never answered has a second', async t => {
