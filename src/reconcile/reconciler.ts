@@ -275,8 +275,11 @@ export const openReconciler = ({
     const replanned = replan()
     planSeconds.observe({}, (clock.monotonic() - from) / 1000)
     for (const ns of [...dirtyNs]) {
-      dirtyNs.delete(ns)
-      await observe(ns)
+      dirtyNs.delete(ns) // before: what changes meanwhile is to be seen too
+      await observe(ns).catch(error => {
+        dirtyNs.add(ns)
+        throw error
+      })
     }
     const failedBefore = new Map(failing)
     const todo = inOrder(difference())
@@ -284,7 +287,13 @@ export const openReconciler = ({
     if (started) count(todo.filter(({ object }) => !replanned.has(keyOf(object)) && !failedBefore.has(keyOf(object))))
     for (const { kind, object } of todo) log.debug({ kind, object: format(object) }, 'operation')
     const applyFrom = clock.monotonic()
-    const results = todo.length === 0 ? [] : await kernel.apply(todo)
+    const results =
+      todo.length === 0
+        ? []
+        : await kernel.apply(todo).catch(error => {
+            for (const { object } of todo) dirtyKeys.add(keyOf(object))
+            throw error
+          })
     if (todo.length > 0) applySeconds.observe({}, (clock.monotonic() - applyFrom) / 1000)
     let failed = 0
     for (const { operation, error } of results) {
@@ -343,7 +352,11 @@ export const openReconciler = ({
     }
     running = new Promise<void>(resolve => setImmediate(resolve))
       .then(loop)
-      .catch(error => log.error({ err: error }, 'pass broke off'))
+      .catch(error => {
+        log.error({ err: error }, 'pass broke off')
+        retryTimer?.cancel()
+        retryTimer = clock.after(retry.next(), schedule)
+      })
       .finally(() => {
         running = undefined
         if (again) schedule()

@@ -129,6 +129,27 @@ t.test('drift is repaired and counted; a removed container port is lost, not mad
   await s.reconciler.close()
 })
 
+t.test('a look or a write that breaks off as a whole is repeated, and nothing is forgotten', async t => {
+  const memory = openMemoryKernel()
+  let broken = 0
+  const breaking = <A extends unknown[], R>(work: (...args: A) => Promise<R>) => {
+    return async (...args: A): Promise<R> => {
+      if (broken > 0) throw new WeftError('KERNEL', `broken off, ${broken--} times more`)
+      return work(...args)
+    }
+  }
+  const s = setting({ ...memory, observe: breaking(memory.observe), apply: breaking(memory.apply) })
+  populate(s.snapshot)
+  await s.reconciler.start()
+  for (const key of ['nft  inet weft', 'link weft-n1048576 br0', 'fdb weft-n1048576 02:77:0a:50:00:02']) {
+    broken = 3
+    s.kernel.meddle(key, undefined)
+    t.ok(await settled(t, s), key)
+    t.equal(broken, 0)
+  }
+  await s.reconciler.close()
+})
+
 t.test('any operation may fail, it still converges', async t => {
   const s = setting()
   populate(s.snapshot)
