@@ -149,6 +149,6 @@ export const measureMap = async ({ runs, quick }: Options, report: Report): Prom
 }
 
 const expect = async (netlink: Netlink, count: number): Promise<void> => {
-  const { elements } = await listObjects(netlink, one => one.table === table)
+  const { elements } = await listObjects(netlink, { table: one => one.table === table })
   if (elements.length !== count) throw new Error(`the map has ${elements.length} elements instead of ${count}`)
 }

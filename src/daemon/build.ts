@@ -147,6 +147,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     acceptsRa: facts.acceptsRa,
     resolvers: config.resolvers,
     guestChains: facts.guestChains,
+    dockerBridges: facts.dockerBridges,
   })
   const reconciler = parts.add(
     'reconciler',
@@ -438,8 +439,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
 }
 
 /** What plans are made from; the rest is for the cluster and for DNS. */
-const planned = ({ underlay, forwards4, acceptsRa, guestChains }: HostFacts): string =>
-  JSON.stringify({ underlay, forwards4, acceptsRa, guestChains })
+const planned = ({ underlay, forwards4, acceptsRa, guestChains, dockerBridges }: HostFacts): string =>
+  JSON.stringify({ underlay, forwards4, acceptsRa, guestChains, dockerBridges })
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
 const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: readonly string[]): readonly Place[] => [

@@ -14,10 +14,11 @@ import { removeNexthop, replaceNexthop } from '../netlink/rtnl/nexthop.ts'
 import { removeRoute, replaceRoute } from '../netlink/rtnl/route.ts'
 import type { Request } from '../netlink/socket.ts'
 import { portGroup, protocol } from './decode.ts'
+import { isGuestChain } from './guest-chains.ts'
 import { applyIpvs, isIpvs } from './ipvs.ts'
 import type { Operation, OperationResult } from './kernel.ts'
 import { createNamespace, pathOf, removeNamespace } from './namespaces.ts'
-import { guestComment, isNft, writeNft } from './nft.ts'
+import { isNft, writeNft } from './nft.ts'
 import { type KernelObject, type LinkObject, type Ns, nsOf, type VethObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
 
@@ -306,22 +307,10 @@ const applyNft = async (
     const socket = await sockets.netfilter(ns)
     onPort(socket.port)
     const rules = group.some(({ object }) => object.kind === 'nft-guest')
-      ? (await listObjects(socket, () => false)).rules
+      ? (await listObjects(socket, { table: () => false, chain: isGuestChain })).rules
       : []
     const batch = nftBatch()
-    for (const operation of group)
-      writeNft(
-        batch,
-        operation,
-        guest =>
-          rules.find(
-            rule =>
-              rule.table === guest.table &&
-              rule.chain === guest.chain &&
-              rule.family === guest.family &&
-              rule.comment === guestComment(guest),
-          )?.handle,
-      )
+    for (const operation of group) writeNft(batch, operation, rules)
     await batch.commit(socket, `change ${group.length} nf_tables objects in ${ns === '' ? 'H' : ns}`)
     return group.map(operation => ({ operation }))
   } catch (error) {

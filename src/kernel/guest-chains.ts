@@ -12,6 +12,10 @@ export interface GuestChain {
 
 export const guestChainNames: readonly string[] = ['DOCKER-USER', 'FORWARD']
 
+/** May hold rules of ours: one of iptables of any family. */
+export const isGuestChain = ({ family, chain }: ListedChain): boolean =>
+  (family === 'ip' || family === 'ip6') && guestChainNames.includes(chain)
+
 export const guestChainsOf = (chains: readonly ListedChain[]): GuestChain[] =>
   (['ip', 'ip6'] as const).flatMap(family => {
     const all = chains.filter(one => one.family === family)

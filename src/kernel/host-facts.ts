@@ -26,6 +26,8 @@ export interface HostFacts {
   readonly acceptsRa: boolean
   /** Where our accepts are guests: mostly Docker's DOCKER-USER. */
   readonly guestChains: readonly GuestChain[]
+  /** Docker's, by the names that it gives. */
+  readonly dockerBridges: readonly string[]
 }
 
 export interface UnderlayChoice {
@@ -78,6 +80,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       forwards4: ip === '1',
       acceptsRa: ra === '1' || ra === '2',
       guestChains: await readGuestChains(sockets),
+      dockerBridges: [...byName.keys()].filter(name => docker.test(name)).sort(),
     }
   } finally {
     await sockets.close()
@@ -96,7 +99,7 @@ export const isForeign = ({ table, oif, hops, dst }: Route, nameOf: NameOf): boo
 }
 
 const readGuestChains = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
-  guestChainsOf((await listObjects(await sockets.netfilter(''), () => false)).chains)
+  guestChainsOf((await listObjects(await sockets.netfilter(''), { table: () => false })).chains)
 
 const noUnderlay = ({ dev, vtep }: UnderlayChoice): string =>
   dev !== undefined

@@ -2,9 +2,10 @@
 // nf_tables between our objects and the codec of netlink/nft: which tables are ours, and which foreign chain holds a
 // rule of ours as a guest.
 import type { NftBatch } from '../netlink/nft/batch.ts'
-import type { ListedTable, NftObjects } from '../netlink/nft/dump.ts'
+import type { ListedRule, ListedTable, NftObjects } from '../netlink/nft/dump.ts'
 import type { Operation } from './kernel.ts'
 import {
+  type GuestPlace,
   type KernelObject,
   type NftChainObject,
   type NftElementObject,
@@ -64,22 +65,39 @@ export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject
     if (isOurTable({ family, table }) && name === timeoutName({ proto, ...times }))
       found.push({ kind: 'nft-timeout', ns, family, table, proto, ...times })
   const guests = new Map(hints.flatMap(hint => (hint.kind === 'nft-guest' ? [[guestComment(hint), hint.rule]] : [])))
-  for (const { family, table, chain, comment } of all.rules) {
+  for (const one of all.rules) {
+    const { family, table, chain, comment } = one
     const rule = guests.get(comment ?? '')
     if (rule !== undefined && !isOurTable({ family, table }))
-      found.push({ kind: 'nft-guest', ns, family, table, chain, rule })
+      found.push({ kind: 'nft-guest', ns, family, table, chain, rule, place: placeOf(one, all.rules) })
   }
   return found
 }
 
+const inSameChain =
+  (a: Pick<ListedRule, 'family' | 'table' | 'chain'>) =>
+  (b: ListedRule): boolean =>
+    a.family === b.family && a.table === b.table && a.chain === b.chain
+
+/** What is behind a bare RETURN is never asked. */
+const endOf = (rules: readonly ListedRule[]): number => {
+  const end = rules.findIndex(({ returns }) => returns)
+  return end < 0 ? rules.length : end
+}
+
+/** Of FORWARD whoever comes later has the head: that is no reason to push. */
+const placeOf = (guest: ListedRule, all: readonly ListedRule[]): GuestPlace => {
+  if (guest.chain === 'FORWARD') return 'head'
+  const rules = all.filter(inSameChain(guest))
+  const at = rules.indexOf(guest)
+  const behind = rules.slice(at + 1, endOf(rules))
+  return at < endOf(rules) && behind.every(({ comment }) => comment?.startsWith(`${guestMark} `)) ? 'tail' : 'midst'
+}
+
 export const guestComment = ({ rule }: NftGuestObject): string => `${guestMark} ${ruleTag(rule)}`
 
-/** Puts one operation into a batch. `handleOf` finds a guest rule that is to go. */
-export const writeNft = (
-  batch: NftBatch,
-  operation: Operation,
-  handleOf: (guest: NftGuestObject) => bigint | undefined,
-): void => {
+/** Puts one operation into a batch. `rules` are those of the chains that have guests. */
+export const writeNft = (batch: NftBatch, operation: Operation, rules: readonly ListedRule[]): void => {
   const object = operation.object as NftObject
   const removing = operation.kind === 'remove'
   switch (object.kind) {
@@ -109,13 +127,15 @@ export const writeNft = (
       return
     }
     case 'nft-guest': {
-      const handle = handleOf(object)
-      if (removing && handle !== undefined) batch.removeRule(object.family, object.table, object.chain, handle)
-      if (!removing && handle === undefined)
-        batch.addRule(object.family, object.table, object.chain, object.rule, {
-          comment: guestComment(object),
-          first: true,
-        })
+      const { family, table, chain, rule } = object
+      const there = rules.filter(inSameChain(object))
+      const comment = guestComment(object)
+      const handle = there.find(one => one.comment === comment)?.handle
+      if (operation.kind !== 'add' && handle !== undefined) batch.removeRule(family, table, chain, handle)
+      if (removing || (operation.kind === 'add' && handle !== undefined)) return
+      const before = there[endOf(there)]?.handle
+      const where = object.place === 'head' ? { first: true } : before === undefined ? {} : { before }
+      batch.addRule(family, table, chain, rule, { comment, ...where })
     }
   }
 }

@@ -208,7 +208,7 @@ export interface NftTimeoutObject {
 export const timeoutName = (o: Pick<NftTimeoutObject, 'proto' | 'seconds' | 'halfClosed'>): string =>
   [o.proto, o.seconds, ...(o.halfClosed === undefined ? [] : [o.halfClosed])].join('_')
 
-/** One rule of ours at the head of somebody else's chain (Docker's), known by its comment. */
+/** One rule of ours in somebody else's chain (Docker's), known by its comment. */
 export interface NftGuestObject {
   readonly kind: 'nft-guest'
   readonly ns: Ns
@@ -216,7 +216,10 @@ export interface NftGuestObject {
   readonly table: string
   readonly chain: string
   readonly rule: string
+  /** tail: behind the rules of others, before a RETURN that ends them; midst: some of them come after it. */
+  readonly place: GuestPlace
 }
+export type GuestPlace = 'head' | 'midst' | 'tail'
 
 /** A port of the namespace's own that IPVS balances: `ipvsadm -A`. */
 export interface IpvsServiceObject {
@@ -388,7 +391,7 @@ const body = (o: KernelObject): string => {
     case 'nft-timeout':
       return `table ${o.family} ${o.table} ct timeout ${timeoutName(o)}`
     case 'nft-guest':
-      return `table ${o.family} ${o.table} chain ${o.chain} insert ${o.rule}`
+      return `table ${o.family} ${o.table} chain ${o.chain} ${o.place} ${o.rule}`
     case 'ipvs-service':
       return `ipvs ${ipvsService(o)} scheduler ${o.scheduler}${word('persistent', o.affinity)}`
     case 'ipvs-destination':

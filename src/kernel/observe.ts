@@ -21,6 +21,7 @@ import {
   protocol,
   routeObject,
 } from './decode.ts'
+import { isGuestChain } from './guest-chains.ts'
 import { observeIpvs } from './ipvs.ts'
 import { isGateway, listNamespaces, pathOf, peersOf } from './namespaces.ts'
 import { isOurTable, nftObjects } from './nft.ts'
@@ -49,7 +50,13 @@ export const observeNamespace = async (
       found.push(neighbourObject(ns, neighbour, nameOf))
     for (const fdb of await socket.dump(listFdb(), decodeFdb)) found.push(fdbObject(ns, fdb, nameOf))
   }
-  found.push(...nftObjects(ns, await listObjects(await sockets.netfilter(ns), isOurTable), hints))
+  found.push(
+    ...nftObjects(
+      ns,
+      await listObjects(await sockets.netfilter(ns), { table: isOurTable, chain: isGuestChain }),
+      hints,
+    ),
+  )
   if (isGateway(ns)) found.push(...(await observeIpvs(sockets, ns, hints)))
   for (const hint of hints) if (hint.kind === 'sysctl') found.push(await readSysctl(hint))
   return found.filter(object => object !== undefined)

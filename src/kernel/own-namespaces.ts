@@ -37,6 +37,6 @@ const isOwn = async (sockets: Sockets, ns: Ns): Promise<boolean> => {
   const { byName } = await sockets.links(ns)
   const wanted = links[isGateway(ns) ? 'gateway' : 'switch']
   if (Object.entries(wanted).some(([name, kind]) => byName.get(name)?.kind === kind)) return true
-  const { tables } = await listObjects(await sockets.netfilter(ns), () => false)
+  const { tables } = await listObjects(await sockets.netfilter(ns), { table: () => false })
   return tables.some(isOurTable)
 }

@@ -108,6 +108,14 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
       ),
       accepting('nat', 'postrouting', 100),
     ),
+    // what the tracker calls invalid is not translated: no container's own address goes out
+    chain(
+      'leave',
+      network.pools.map(
+        ({ prefix }) => `oifname "${uplink}" ${prefix.includes(':') ? 'ip6' : 'ip'} saddr ${prefix} counter drop`,
+      ),
+      accepting('filter', 'postrouting', 110),
+    ),
   ]
 }
 

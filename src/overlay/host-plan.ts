@@ -29,6 +29,9 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     // Linux routes no ::1: refused, so that clients go on to 127.0.0.1
     'ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6',
   ]
+  // a neighbour may send to 127.0.0.1: translated, it would be no martian any more
+  const fromOthers = toGateways.map(rule => (rule.includes(' ip to ') ? `ip daddr != 127.0.0.0/8 ${rule}` : rule))
+  const strangers = strangersTo(host.dockerBridges)
   const { dev } = host.underlay
   // hosts may have times of their own for others
   const idle = idleTimeout(ns, 'tcp', idleSeconds.tcp)
@@ -41,7 +44,7 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     { kind: 'nft-table', ns, family: 'inet', table },
     ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], heldUdp, vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),
-    chain('prerouting', toGateways, accepting('nat', 'prerouting', -110)),
+    chain('prerouting', fromOthers, accepting('nat', 'prerouting', -110)),
     chain('output', toGateways, accepting('nat', 'output', -110)),
     idle,
     chain(
@@ -85,6 +88,9 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
         // a gateway's own address is no way in, past the address that -p names and the rules that users have for the port
         `oifname ${hostLinks} ct state established,related accept`,
         `oifname ${hostLinks} ct status & dnat == 0 counter drop`,
+        // Docker keeps its networks apart, --internal ones too: what they publish is there for ours, and nothing else
+        `iifname ${hostLinks} ct state established,related accept`,
+        ...host.dockerBridges.map(name => `iifname ${hostLinks} oifname "${name}" ct status & dnat == 0 counter drop`),
         ...(host.closed4 ? [`meta nfproto ipv4 ${strangers} counter drop`] : []),
         ...(host.closed6 ? [`meta nfproto ipv6 ${strangers} counter drop`] : []),
       ],
@@ -98,14 +104,19 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
 }
 
 /** Neither ours nor of a bridge of Docker's, which wants forwarding for itself. */
-const strangers = ['iifname', 'oifname']
-  .flatMap(name => [hostLinks, '"docker0"', '"br-*"'].map(link => `${name} != ${link}`))
-  .join(' ')
+const strangersTo = (dockerBridges: readonly string[]): string =>
+  ['iifname', 'oifname']
+    .flatMap(name => [hostLinks, ...dockerBridges.map(bridge => `"${bridge}"`)].map(link => `${name} != ${link}`))
+    .join(' ')
 
 /** Where FORWARD drops what it does not know, our links are let through: by Docker's chain for the user's rules, or there. */
 export const guestRulesOf = (chains: Host['guestChains']): KernelObject[] =>
   chains.flatMap(chain =>
     ['iifname', 'oifname'].map(
-      (name): KernelObject => ({ kind: 'nft-guest', ns: '', ...chain, rule: `${name} ${hostLinks} counter accept` }),
+      (name): KernelObject => ({
+        ...{ kind: 'nft-guest', ns: '', ...chain, rule: `${name} ${hostLinks} counter accept` },
+        // the user's own rules come first; Docker, too, writes at the head of FORWARD
+        place: chain.chain === 'FORWARD' ? 'head' : 'tail',
+      }),
     ),
   )

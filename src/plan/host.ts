@@ -30,4 +30,6 @@ export interface Host {
   readonly resolvers: readonly string[]
   /** Chains for our accepts, where they are nft's: Docker's for the user's rules, or FORWARD of a family without one. */
   readonly guestChains: readonly { readonly family: 'ip' | 'ip6'; readonly table: string; readonly chain: string }[]
+  /** Bridges of Docker's own networks. */
+  readonly dockerBridges: readonly string[]
 }

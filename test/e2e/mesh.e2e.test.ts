@@ -330,6 +330,14 @@ t.test('-p in every form', async t => {
   await run('h2', 'bare')
   const past = await answers(byContainer('h2', 'bare'), 'tcp', link[4].replace(/1$/, '2'), 7001, 1)
   t.same(past, ['no answer'], 'not past 127.0.0.1')
+  const astray = [
+    'ip address del 127.0.0.1/8 dev lo',
+    'sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth0.route_localnet=1',
+    'ip route add 127.0.0.1/32 via 172.17.0.1',
+  ]
+  await within('h2', 'bare', 'sh', '-ec', astray.join('; '))
+  const beside = await answers(byContainer('h2', 'bare'), 'tcp', '127.0.0.1', 7001, 1)
+  t.same(beside, ['no answer'], 'nor by 127.0.0.1 from beside')
   await lab.docker('h2', 'rm', '-f', 'bare')
   await run('h3', 'again', '--network', 'app', '-p', '7010-7012:80')
   await serve('h3', 'again')
@@ -378,6 +386,11 @@ t.test('clients are kept out as docs/mesh.md says', async t => {
     await sees(t, byContainer('h3', 'near'), 'tcp', outside, [`elsewhere ${address('h3')}`])
   }
   await all('-D')
+  const user = page.match(/^iptables -I DOCKER-USER .* -j DROP$/m)![0].replace('192.0.2.0/24', '10.9.0.0/24')
+  await lab.exec('h3', ...user.split(' '))
+  t.same(await answers(byHost('client'), 'tcp', v4('h3'), 8080, 1), ['no answer'], 'by DOCKER-USER')
+  await sees(t, byHost('h2'), 'tcp', v4('h3'), both(v4('h2')))
+  await lab.exec('h3', ...user.replace('-I', '-D').split(' '))
   await elsewhere.stop()
   for (const address of [v4('h3'), v6('h3')])
     await sees(t, byHost('client'), 'tcp', address, both(address === v4('h3') ? '192.0.2.10' : '2001:db8::10'))

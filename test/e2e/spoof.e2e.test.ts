@@ -61,6 +61,17 @@ const sender = [
    for (@ARGV) { defined send(S, pack("H*", $_), 0, $to) or die "send $_: $!" }`,
 ]
 
+/** Answers to nobody's echo request, to the outside. */
+const unasked = `use Socket qw(:all);
+sub sum { my $s = 0; $s += $_ for unpack('n*', shift); $s = ($s & 0xffff) + ($s >> 16) while $s >> 16; ~$s & 0xffff }
+socket(my $six, AF_INET6, SOCK_RAW, 58) or die; socket(my $four, AF_INET, SOCK_RAW, 1) or die;
+for (1 .. 5) {
+  send($six, pack('CCnnn', 129, 0, 0, 7, $_), 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, '2001:db8::10'))) or die $!;
+  my $reply = pack('CCnnn', 0, 0, 0, 7, $_); substr($reply, 2, 2) = pack('n', sum($reply));
+  send($four, $reply, 0, pack_sockaddr_in(0, inet_aton('192.0.2.10'))) or die $!;
+}
+sleep 1`
+
 const lab = await openLab('spoof', 2)
 t.teardown(() => lab.close())
 const pools = '--subnet 10.80.0.0/24 --subnet fd80::/64'
@@ -335,6 +346,11 @@ t.test('no host sends under another address than its own: the underlay had nothi
   const dropped = async (): Promise<number> =>
     Number(/packets (\d+)/.exec(await lab.exec('router', 'nft', 'list', 'counter', 'bridge', 'spoof', 'dropped'))?.[1])
   t.equal(await dropped(), 0)
+  const reverse = (value: number) => ['all', 'eth0', 'weft0'].map(dev => `net.ipv4.conf.${dev}.rp_filter=${value}`)
+  await lab.exec('h1', 'sysctl', '-qw', ...reverse(0))
+  await lab.exec('h1', ...within(bad), 'perl', '-e', unasked)
+  t.equal(await dropped(), 0, 'nor what the tracker takes for invalid, and does not masquerade')
+  await lab.exec('h1', 'sysctl', '-qw', ...reverse(1))
   await lab.exec('h1', ...sender, packet(far, '10.9.0.2', mark()))
   t.ok(await lab.until(async () => (await dropped()) > 0), 'it does count')
 })

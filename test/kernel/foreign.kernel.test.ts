@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What others have on a host stays as it is, whatever they call it: while weftd runs, and when it is purged.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
@@ -99,6 +99,66 @@ else {
     t.equal(guests('ip6'), '')
     t.match(chain(), /policy drop.*theirs/s)
     sh('nft delete table ip6 filter')
+  })
+
+  t.test("the user's rules in Docker's chain come before ours, in whatever order they came", async t => {
+    const chain = (): string[] =>
+      sh('iptables-nft -S DOCKER-USER')
+        .trim()
+        .split('\n')
+        .map(line => /--comment "?(\w+)/.exec(line)?.[1] ?? /-j (\w+)/.exec(line)?.[1] ?? '')
+        .filter(word => word !== '')
+    const theirs = (verb: string, name: string) =>
+      sh(`iptables-nft ${verb} -s 198.51.100.9 -m comment --comment ${name} -j DROP`)
+    sh('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN')
+    theirs('-I DOCKER-USER', 'before')
+    const { guestChains } = await readHostFacts({ dev: 'eth0' })
+    const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
+    const becomes = async (what: string, wanted: readonly string[]): Promise<void> => {
+      const from = Date.now()
+      while (chain().join() !== wanted.join() && Date.now() - from < patienceMs) await sleep(50)
+      t.same(chain(), wanted, what)
+    }
+    await reconciler.start()
+    await becomes('behind what was there, before RETURN', ['before', 'weft', 'weft', 'RETURN'])
+    theirs('-I DOCKER-USER 4', 'between')
+    await becomes('behind what comes', ['before', 'between', 'weft', 'weft', 'RETURN'])
+    sh('iptables-nft -D DOCKER-USER -j RETURN')
+    theirs('-A DOCKER-USER', 'last')
+    await becomes('without RETURN at the end', ['before', 'between', 'last', 'weft', 'weft'])
+    t.same(reconciler.status().failing, [])
+    await reconciler.audit()
+    const { operations } = reconciler.status()
+    await reconciler.audit()
+    t.equal(reconciler.status().operations, operations, 'and stays so')
+    await close()
+    await purge('/nonexistent')
+    t.same(chain(), ['before', 'between', 'last'])
+    sh('nft delete table ip filter')
+  })
+
+  t.test('repaired while somebody writes rules of his own without a pause', async t => {
+    sh('nft "add table ip busy; add set ip busy s { type ipv4_addr; }; add chain ip busy c"')
+    const many = Array.from({ length: 6000 }, (_, i) => `add rule ip busy c ip saddr 10.1.${i >> 8}.${i & 255} drop`)
+    execFileSync('nft', ['-f', '-'], { input: many.join('\n') })
+    const { reconciler, close } = openReconciled(snapshot, testHost(bound))
+    await reconciler.start()
+    const writer = spawn('sh', [
+      '-c',
+      'while :; do for w in add delete; do nft $w element ip busy s { 10.9.9.9 }; done; done',
+    ])
+    for (let i = 1; i <= 3; i++) {
+      sh('nft delete table inet weft')
+      const from = Date.now()
+      const repaired = (): boolean => reconciler.status().repairs['nft-table'] === i
+      while (!repaired() && Date.now() - from < 2 * patienceMs) await sleep(20)
+      t.ok(repaired(), `after ${Date.now() - from} ms`)
+    }
+    writer.kill()
+    t.match(sh('nft list tables'), 'inet weft')
+    await close()
+    await purge('/nonexistent')
+    sh('nft delete table ip busy')
   })
 
   t.test('a chain for our guests is noticed when it comes', async t => {

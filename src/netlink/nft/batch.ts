@@ -39,6 +39,8 @@ export interface RuleOptions {
   readonly comment?: string
   /** At the head of the chain instead of its end. */
   readonly first?: boolean
+  /** Before the rule with this handle instead of at the end; ENOENT. */
+  readonly before?: bigint
 }
 
 export interface NftBatch {
@@ -179,11 +181,13 @@ class Batch implements NftBatch {
         this.#addAnonymous(family, table, expression.set, op)
       }
     }
-    const flags = NLM_F_CREATE | (options.first ? 0 : NLM_F_APPEND)
+    const { before } = options
+    const flags = NLM_F_CREATE | (options.first || before !== undefined ? 0 : NLM_F_APPEND)
     this.#add(NFT_MSG.NEWRULE, flags, family, op, (w, context) => {
       w.attrString(NFTA_RULE.TABLE, table)
       w.attrString(NFTA_RULE.CHAIN, chain)
       writeExpressions(w, NFTA_RULE.EXPRESSIONS, expressions, context)
+      if (before !== undefined) w.attrBe64(NFTA_RULE.POSITION, before)
       if (comment) w.attrBytes(NFTA_RULE.USERDATA, comment)
     })
   }

@@ -23,9 +23,13 @@ import {
   NFT_DATA_VERDICT,
   NFT_MSG,
   NFT_OBJECT,
+  NFT_RETURN,
   NFT_SET,
   NFTA_CHAIN,
+  NFTA_DATA,
+  NFTA_EXPR,
   NFTA_GEN,
+  NFTA_IMMEDIATE,
   NFTA_LIST,
   NFTA_OBJ,
   NFTA_RULE,
@@ -34,6 +38,7 @@ import {
   NFTA_TABLE,
 } from './uapi.ts'
 import { ruleComment } from './userdata.ts'
+import { readVerdict } from './verdict.ts'
 
 export interface ListedTable {
   readonly family: NftFamily
@@ -49,6 +54,8 @@ export interface ListedRule extends ListedTable {
   readonly chain: string
   readonly handle: bigint
   readonly comment?: string
+  /** It does nothing but return, as the rule at the end of a chain of iptables may. */
+  readonly returns?: true
 }
 
 export interface ListedSet extends ListedTable, SetDeclaration {}
@@ -68,7 +75,8 @@ export interface NftObjects {
   readonly timeouts: readonly ListedTimeout[]
 }
 
-const attempts = 6
+const patience = 4
+const attempts = 12
 const EINTR = 4
 const restAttempts = 10
 const restMs = 5
@@ -83,21 +91,28 @@ const list = (what: string, message: number, family = 0, encode: Request['encode
   },
 })
 
+/** Which rules, sets and elements are listed; tables and chains all are. What others have by the thousand is not read. */
+export interface Wanted {
+  /** Everything in it. */
+  table(table: ListedTable): boolean
+  /** Of a table that is not wanted: the rules of this chain. */
+  chain?(chain: ListedChain): boolean
+}
+
 /**
- * One state of all tables: read again if a transaction came between. Sets and elements only of tables that `wanted`
- * takes; all without it. Rejects with EINTR if the tables never rest.
+ * One state of all tables: read again if a transaction came between. Where others write all the time, the last of some
+ * readings, of which each dump is one state by itself: what came between is told by the kernel's notifications.
+ * Rejects with EINTR if a single dump finds no rest.
  */
-export const listObjects = async (
-  netlink: Netlink,
-  wanted: (table: ListedTable) => boolean = () => true,
-): Promise<NftObjects> => {
+export const listObjects = async (netlink: Netlink, wanted: Wanted = { table: () => true }): Promise<NftObjects> => {
   for (let attempt = 1; ; attempt++) {
     const before = await generation(netlink)
     const found = await listOnce(netlink, wanted)
-    if (found && before === (await generation(netlink))) return found
+    if (found && (attempt >= patience || before === (await generation(netlink)))) return found
     if (attempt === attempts) {
       throw new NetlinkError({ op: 'list nft objects', errno: EINTR, detail: `changed during ${attempt} dumps` })
     }
+    await sleep(attempt * restMs * Math.random()) // out of step with whoever writes in a loop
   }
 }
 
@@ -112,15 +127,24 @@ const generation = async (netlink: Netlink): Promise<number | undefined> => {
 }
 
 /** undefined: something changed or went away meanwhile. */
-const listOnce = async (netlink: Netlink, wanted: (table: ListedTable) => boolean): Promise<NftObjects | undefined> => {
+const listOnce = async (netlink: Netlink, wanted: Wanted): Promise<NftObjects | undefined> => {
   try {
     const tables = await netlink.dump(list('tables', NFT_MSG.GETTABLE), decodeTable)
     const chains = await netlink.dump(list('chains', NFT_MSG.GETCHAIN), decodeChain)
-    const rules = await netlink.dump(list('rules', NFT_MSG.GETRULE), decodeRule)
+    const rules: ListedRule[] = []
+    const listRules = async ({ family, table }: ListedTable, chain?: string): Promise<void> => {
+      const request = list(`rules of ${family} ${table} ${chain ?? ''}`, NFT_MSG.GETRULE, familyNumbers[family], w => {
+        w.attrString(NFTA_RULE.TABLE, table)
+        if (chain !== undefined) w.attrString(NFTA_RULE.CHAIN, chain)
+      })
+      for (const rule of await netlink.dump(request, decodeRule)) rules.push(rule)
+    }
+    for (const one of tables) if (wanted.table(one)) await listRules(one)
+    for (const one of chains) if (!wanted.table(one) && wanted.chain?.(one)) await listRules(one, one.chain)
     const timeouts: ListedTimeout[] = []
     const sets: ListedSet[] = []
     const elements: ListedElement[] = []
-    for (const table of tables.filter(wanted)) {
+    for (const table of tables.filter(one => wanted.table(one))) {
       const family = familyNumbers[table.family]
       const request = list(`sets of ${table.family} ${table.table}`, NFT_MSG.GETSET, family, w =>
         w.attrString(NFTA_SET.TABLE, table.table),
@@ -203,14 +227,38 @@ export const decodeRule = (message: Message): ListedRule | undefined => {
   let chain: string | undefined
   let handle: bigint | undefined
   let comment: string | undefined
+  let returns = false
   for (const attr of attributes(message, nfgenmsgLength)) {
     if (attr.type === NFTA_RULE.TABLE) table = attr.text()
     else if (attr.type === NFTA_RULE.CHAIN) chain = attr.text()
     else if (attr.type === NFTA_RULE.HANDLE) handle = attr.be64()
     else if (attr.type === NFTA_RULE.USERDATA) comment = ruleComment(attr.copy())
+    else if (attr.type === NFTA_RULE.EXPRESSIONS) returns = onlyReturns(attr)
   }
   if (table === undefined || chain === undefined || handle === undefined) return undefined
-  return { family, table, chain, handle, ...(comment === undefined ? {} : { comment }) }
+  return {
+    ...{ family, table, chain, handle },
+    ...(comment === undefined ? {} : { comment }),
+    ...(returns ? { returns } : {}),
+  }
+}
+
+const onlyReturns = (expressions: Attribute): boolean => {
+  let returns = false
+  for (const one of expressions.nested()) {
+    let name = ''
+    let data: Attribute | undefined
+    for (const attr of one.nested())
+      if (attr.type === NFTA_EXPR.NAME) name = attr.text()
+      else if (attr.type === NFTA_EXPR.DATA) data = attr
+    if (name === 'counter') continue
+    if (name !== 'immediate' || !data) return false
+    for (const attr of data.nested())
+      if (attr.type === NFTA_IMMEDIATE.DATA)
+        for (const value of attr.nested())
+          if (value.type === NFTA_DATA.VERDICT) returns = readVerdict(value)?.code === NFT_RETURN
+  }
+  return returns
 }
 
 const typesOfId = (id: number): NftType[] | undefined => {

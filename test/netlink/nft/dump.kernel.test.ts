@@ -34,7 +34,8 @@ t.test('rules of iptables', async t => {
   for (const family of ['ip', 'ip6'] as const)
     batch.addRule(family, 'filter', 'DOCKER-USER', rule, { comment: 'weft #0123456789ab', first: true })
   await batch.commit(lab.netlink, 'add guests')
-  const { rules } = await listObjects(lab.netlink, () => false)
+  const users = { table: () => false, chain: ({ chain }: { chain: string }) => chain === 'DOCKER-USER' }
+  const { rules } = await listObjects(lab.netlink, users)
   for (const family of ['ip', 'ip6']) {
     const there = rules.filter(one => one.family === family && one.chain === 'DOCKER-USER')
     t.equal(there[0]?.comment, 'weft #0123456789ab')
@@ -130,7 +131,7 @@ t.test('features we do not know', async t => {
       ['both', 'ingress', 0, undefined],
     ],
   )
-  const some = await listObjects(lab.netlink, ({ table }) => table === 'weft')
+  const some = await listObjects(lab.netlink, { table: ({ table }) => table === 'weft' })
   t.same([some.sets, some.elements], [[], []])
   t.equal(some.tables.length, 2)
 })

@@ -75,6 +75,7 @@ const host: Host = {
   acceptsRa: false,
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   guestChains: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
+  dockerBridges: ['docker0'],
 }
 
 /** The nf_tables part of a plan, one text per table. */
