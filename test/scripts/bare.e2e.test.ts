@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The README's commands where nothing is but git and the clone. WEFT_BARE_SUITE says which Debian: bookworm (the
 // default) or trixie. WEFT_BARE_TEST says what follows `scripts/test` there; empty for the whole, which takes its time.
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { run } from './lab.ts'
 import { command, Machine } from './machine.ts'
@@ -78,6 +79,14 @@ t.test('Ctrl-C while packages are fetched leaves nothing', async t => {
   t.match(result.out, /interrupted, cleaning up/)
   t.equal(await packages(), bare)
   t.same(machine.state(), before)
+})
+
+t.test('what the README says of real hosts brings weftd', async t => {
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+  const [, block = ''] = /## On real hosts\n[^`]*(?:`[^`\n]+`[^`]*)*```\n(.*?)```/s.exec(readme)!
+  const script = `set -e\n${block.replace(/ --store .*/, ' --help')}`
+  t.match(block, /--store/)
+  t.match(await machine.run(script, 'root', clone), { code: 0, out: /Usage: weftd/ })
 })
 
 t.test('scripts/demo installs, builds, shows, and what it prints works', async t => {
