@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address of each family. A
+// Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address of each family, and
+// in the host's namespace. A
 // listener belongs to one life of its namespace: when that was made anew, so is the listener.
 import { createSocket, type Socket } from 'node:dgram'
 import { closeSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import type { Server } from 'node:net'
 import { type Backoff, backoff } from '../base/backoff.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { describe } from '../base/errors.ts'
@@ -13,7 +14,8 @@ import { keyedQueue } from '../base/queue.ts'
 import { familyOf } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
 import { framed } from './forward.ts'
-import type { Asker, Resolver } from './resolver.ts'
+import type { Resolver } from './resolver.ts'
+import { openStreams } from './stream.ts'
 
 /** Sockets inside namespaces, and which life of a namespace this is. */
 export interface NamespaceSockets {
@@ -27,6 +29,8 @@ export interface Place {
   readonly network: NetworkId
   readonly ns: string
   readonly address: string
+  /** Another than that of DNS. */
+  readonly port?: number
 }
 
 export interface DnsServer extends Closeable {
@@ -79,54 +83,42 @@ export const openDnsServer = ({ resolver, sockets, clock, log }: DnsServerParts)
   let closed = false
 
   /** Whatever a container asks, or is called, ends at most its own query. */
-  const answer = (query: Buffer, asker: Asker, send: (bytes: Buffer) => void): void => {
-    resolver
-      .answer(query, asker)
-      .then(bytes => bytes && send(bytes))
-      .catch(error => log.warn({ network: asker.network, err: describe(error) }, 'dns query not answered'))
-  }
+  const unanswered = ({ network }: Place, error: unknown): undefined =>
+    void log.warn({ network, err: describe(error) }, 'dns query not answered')
 
-  const udp = ({ network, address }: Place, fd: number): Socket => {
+  const udp = (place: Place, fd: number): Socket => {
+    const { network, address } = place
     const socket = createSocket(familyOf(address) === 4 ? 'udp4' : 'udp6')
     socket.on('error', error => log.warn({ network, err: describe(error) }, 'dns socket'))
     socket.on('message', (query, from) => {
-      answer(query, { network, address: from.address, transport: 'udp' }, bytes =>
-        socket.send(bytes, from.port, from.address, () => {}),
-      )
+      if (from.port === 0) return // a raw socket's: nobody can be answered there
+      resolver
+        .answer(query, { network, address: from.address, transport: 'udp' })
+        .then(bytes => bytes && socket.send(bytes, from.port, from.address, () => {}))
+        .catch(error => unanswered(place, error))
     })
     socket.bind({ fd })
     return socket
   }
 
-  const tcp = ({ network }: Place, fd: number): Server => {
-    const server = createServer(socket => {
-      const from = socket.remoteAddress ?? ''
-      let rest = Buffer.alloc(0)
-      socket.setTimeout(10_000, () => socket.destroy())
-      socket.on('error', () => socket.destroy())
-      socket.on('data', chunk => {
-        rest = Buffer.concat([rest, chunk])
-        if (rest.length > 70_000) return void socket.destroy()
-        while (rest.length >= 2 && rest.length >= 2 + rest.readUInt16BE(0)) {
-          const query = rest.subarray(2, 2 + rest.readUInt16BE(0))
-          rest = rest.subarray(2 + query.length)
-          answer(query, { network, address: from, transport: 'tcp' }, bytes => {
-            if (!socket.destroyed) socket.write(framed(bytes))
-          })
-        }
-      })
-    })
-    server.maxConnections = 256
+  const tcp = (place: Place, fd: number): Server => {
+    const { network } = place
+    const server = openStreams((query, from) =>
+      resolver
+        .answer(query, { network, address: from, transport: 'tcp' })
+        .then(bytes => bytes && framed(bytes))
+        .catch(error => unanswered(place, error)),
+    )
     server.on('error', error => log.warn({ network, err: describe(error) }, 'dns socket'))
     server.listen({ fd })
     return server
   }
 
   const listen = async (place: Place, identity: string): Promise<void> => {
-    const { ns, address } = place
+    const { ns, address, port = 53 } = place
     // the stream first: where somebody listens on every address, it is the one that is refused
-    const stream = await sockets.open(ns, 'tcp', address, 53)
-    const datagram = await sockets.open(ns, 'udp', address, 53).catch(error => {
+    const stream = await sockets.open(ns, 'tcp', address, port)
+    const datagram = await sockets.open(ns, 'udp', address, port).catch(error => {
       closeSync(stream)
       throw error
     })

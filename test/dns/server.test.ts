@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// When a listener is tried, and what is said while it cannot be opened.
+// When a listener is tried, and what is said while it cannot be opened; what one asker by TCP can take from others.
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
 import type { Log } from '../../src/base/log.ts'
+import type { Resolver } from '../../src/dns/resolver.ts'
 import { openDnsServer } from '../../src/dns/server.ts'
 import { netnsSocket } from '../../src/netlink/netns.ts'
 import { manualClock } from '../store/clock.ts'
@@ -117,22 +119,18 @@ t.test('one family is answered while a program holds the port of the other', asy
   t.same([server.listening, [...server.problems]], [1, []], 'half a network is wanted, and that half was there')
 })
 
-t.test('a query that cannot be answered ends at most its own connection', async t => {
+/** Really listening, on a port of its own; answers by `answer`. */
+const listening = async (t: Test, answer: Resolver['answer']) => {
   const probe = createSocket('udp4').bind(0, '127.0.0.1')
   await once(probe, 'listening')
   const { port } = probe.address()
   probe.close()
   const warnings: string[] = []
   const server = openDnsServer({
-    resolver: {
-      async answer(query) {
-        if (query.toString() === 'ill') throw new RangeError('it cannot be written')
-        return Buffer.alloc(query.toString() === 'long' ? 70_000 : 4, 'well')
-      },
-    },
+    resolver: { answer },
     sockets: {
       identity: async () => '1',
-      open: (_, type) => netnsSocket(undefined, { type, address: '127.0.0.1', port }),
+      open: (_, type, address, port) => netnsSocket(undefined, { type, address, port }),
     },
     clock: systemClock,
     log: {
@@ -142,11 +140,24 @@ t.test('a query that cannot be answered ends at most its own connection', async 
     } as unknown as Log,
   })
   t.teardown(() => server.close())
-  server.serve([gw])
-  while (server.listening === 0) await new Promise(resolve => setTimeout(resolve, 10))
-  const framed = (text: string): Buffer => Buffer.from([0, text.length, ...Buffer.from(text)])
-  const stream = connect(port, '127.0.0.1')
-  t.teardown(() => stream.destroy())
+  server.serve([{ ...gw, port }])
+  while (server.listening === 0) await sleep(10)
+  const dial = (localAddress = '127.0.0.1'): Socket => {
+    const socket = connect({ port, host: '127.0.0.1', localAddress })
+    socket.on('error', () => {})
+    t.teardown(() => socket.destroy())
+    return socket
+  }
+  return { port, warnings, dial }
+}
+const framed = (text: string): Buffer => Buffer.from([0, text.length, ...Buffer.from(text)])
+
+t.test('a query that cannot be answered ends at most its own connection', async t => {
+  const { port, warnings, dial } = await listening(t, async query => {
+    if (query.toString() === 'ill') throw new RangeError('it cannot be written')
+    return Buffer.alloc(query.toString() === 'long' ? 70_000 : 4, 'well')
+  })
+  const stream = dial()
   for (const text of ['ill', 'long', 'any']) stream.write(framed(text))
   const [bytes] = await once(stream, 'data')
   t.equal(String(bytes), '\0\x04well')
@@ -157,4 +168,61 @@ t.test('a query that cannot be answered ends at most its own connection', async 
   const [answer] = await once(datagram, 'message')
   t.equal(String(answer), 'well')
   t.match(warnings, [/cannot be written/, /out of range/, /cannot be written/])
+})
+
+t.test('one query of a connection at a time, its answers in their order, also after it has said all', async t => {
+  let atOnce = 0
+  let most = 0
+  const { dial } = await listening(t, async query => {
+    most = Math.max(most, ++atOnce)
+    await sleep(query.toString() === 'slow' ? 50 : 0)
+    atOnce--
+    return query
+  })
+  const stream = dial()
+  const texts = ['slow', ...Array.from({ length: 50 }, (_, i) => `q${i}`)]
+  stream.end(Buffer.concat(texts.map(framed)))
+  t.equal(Buffer.concat(await stream.toArray()).toString(), texts.map(text => framed(text).toString()).join(''))
+  t.equal(most, 1)
+})
+
+t.test('who asks and does not read is not asked for, and let go; others are answered meanwhile', async t => {
+  const asked = { idler: 0, reader: 0 }
+  const { dial } = await listening(t, async (query, { address }) => {
+    asked[address === '127.0.0.2' ? 'idler' : 'reader']++
+    return query.toString() === 'all' ? Buffer.alloc(40_000) : query
+  })
+  const idler = dial('127.0.0.2').pause()
+  idler.write(Buffer.concat(Array.from({ length: 100_000 }, () => framed('all'))))
+  const reader = dial()
+  for (let i = 0; i < 100; i++) {
+    reader.write(framed('mine'))
+    const [bytes] = await once(reader, 'data')
+    if (i === 0) t.equal(String(bytes), '\0\x04mine')
+  }
+  let before = -1
+  while (before !== asked.idler) {
+    before = asked.idler
+    await sleep(300)
+  }
+  t.ok(asked.idler < 1000, `${asked.idler} of 100,000 until the buffers were full`)
+  const from = Date.now()
+  for (; !idler.destroyed && Date.now() - from < 20_000; await sleep(200)) idler.write(framed('more'))
+  t.ok(Date.now() - from < 15_000, `${Date.now() - from} ms until it was let go`)
+})
+
+t.test('so many connections of one asker', async t => {
+  const { dial } = await listening(t, async query => query)
+  const ask = async (stream: Socket): Promise<string> => {
+    stream.write(framed('any'))
+    const [bytes] = await Promise.race([once(stream, 'data'), once(stream, 'close').then(() => ['closed'])])
+    return String(bytes)
+  }
+  const many = Array.from({ length: 32 }, () => dial())
+  t.same(new Set(await Promise.all(many.map(ask))), new Set(['\0\x03any']))
+  t.equal(await ask(dial()), 'closed', 'one more')
+  t.equal(await ask(dial('127.0.0.2')), '\0\x03any', 'of another asker')
+  many.pop()!.destroy()
+  await sleep(100)
+  t.equal(await ask(dial()), '\0\x03any', 'when one is gone')
 })
