@@ -214,9 +214,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       return netnsInode(pathOf(ns))
     },
   }
+  const sandboxes = await openSandboxes(join(config.dataDir, 'sandboxes.json'), log)
   // resolv.conf may name ourselves
   const upstreams = (): string[] => facts.resolvers.filter(address => !config.resolvers.includes(address))
-  const resolver = openResolver(openDirectory(mirror), openForward(upstreams))
+  const resolver = openResolver(openDirectory(mirror, sandboxes.beside), openForward(upstreams))
   const plugin = parts.add(
     'plugin',
     await openPluginServer({
@@ -230,7 +231,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           endpoints,
           bindings,
           converger: reconciler,
-          sandboxes: await openSandboxes(join(config.dataDir, 'sandboxes.json'), log),
+          sandboxes,
           onDeleted: docker => replicas.deleted(docker),
           onCreated: () => replicas.poke(),
           replicating: () => replicas.inFlight,

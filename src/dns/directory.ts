@@ -65,15 +65,20 @@ const keysOf = (endpoint: Endpoint): string[] => {
   ]
 }
 
-export const openDirectory = (mirror: Pick<Mirror, 'snapshot' | 'subscribe'>): Directory => {
+/** `beside`: endpoints in the same sandbox, known before Docker says which container that is. */
+export const openDirectory = (
+  mirror: Pick<Mirror, 'snapshot' | 'subscribe'>,
+  beside: (endpoint: EndpointId) => readonly EndpointId[] = () => [],
+): Directory => {
   const { snapshot } = mirror
   const entries = new Map<string, Map<EndpointId, Endpoint>>()
-  const filed = new Map<EndpointId, readonly string[]>()
+  const filed = new Map<EndpointId, Endpoint>()
   const services = new Map<string, Set<string>>() // name or virtual address → keys of services
   const filedServices = new Map<string, readonly string[]>() // '<network> <service>'
 
   const take = (id: EndpointId): void => {
-    for (const key of filed.get(id) ?? []) {
+    const before = filed.get(id)
+    for (const key of before ? keysOf(before) : []) {
       const at = entries.get(key)
       at?.delete(id)
       if (at?.size === 0) entries.delete(key)
@@ -81,12 +86,11 @@ export const openDirectory = (mirror: Pick<Mirror, 'snapshot' | 'subscribe'>): D
     filed.delete(id)
   }
   const put = (endpoint: Endpoint): void => {
-    const keys = keysOf(endpoint)
-    for (const key of keys) {
+    for (const key of keysOf(endpoint)) {
       const at = entries.get(key) ?? new Map<EndpointId, Endpoint>()
       entries.set(key, at.set(endpoint.id, endpoint))
     }
-    filed.set(endpoint.id, keys)
+    filed.set(endpoint.id, endpoint)
   }
   const fileService = (network: NetworkId, service: string): void => {
     const title = `${network} ${service}`
@@ -147,8 +151,9 @@ export const openDirectory = (mirror: Pick<Mirror, 'snapshot' | 'subscribe'>): D
     networksOf(through, address) {
       const asker = at(through, address)
       const container = asker && containerKey(asker)
-      const attached = container === undefined ? [] : found(container).map(endpoint => endpoint.network)
-      return [...new Set([...(through === throughHost ? [] : [through]), ...attached])]
+      const others = asker ? beside(asker.id).flatMap(id => filed.get(id) ?? []) : []
+      const attached = [...(container === undefined ? [] : found(container)), ...others]
+      return [...new Set([...(through === throughHost ? [] : [through]), ...attached.map(({ network }) => network)])]
     },
   }
 }

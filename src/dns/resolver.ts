@@ -37,6 +37,9 @@ const extended: OptAnswer = {
   ...{ type: 'OPT', name: '.', udpPayloadSize: udpExtended, extendedRcode: 0 },
   ...{ ednsVersion: 0, flags: 0, flag_do: false, options: [] },
 }
+/** Of a query: its bytes, and its records beside the question (EDNS, a signature, the SOA of IXFR). */
+const longest = 4096
+const besides = 4
 const tcpLimit = 0xffff // two bytes before it say how long it is (RFC 1035, 4.2.2)
 const rcode = { ok: 0, format: 1, absent: 3, refused: 5 } as const
 
@@ -44,11 +47,14 @@ export const openResolver = (directory: Directory, forward: Forward): Resolver =
   async answer(query, asker) {
     const packet = parse(query)
     const question = packet?.questions?.[0]
-    if (packet?.type !== 'query' || ((packet.flags ?? 0) & 0x7800) !== 0 || packet.questions?.length !== 1 || !question)
-      return undefined
-    const found = lookup(directory, directory.networksOf(asker.network, asker.address), question)
-    if (!found) return (await forward(query, asker)) ?? refusal(packet)
-    return respond(packet, found, asker.transport)
+    if (packet?.type !== 'query' || ((packet.flags ?? 0) & 0x7800) !== 0 || !question) return undefined
+    const networks = directory.networksOf(asker.network, asker.address)
+    const found = lookup(directory, networks, question)
+    if (found) return respond(packet, found, asker.transport)
+    const isInternal = (id: NetworkId): boolean => directory.snapshot.networks.get(id)?.record.internal ?? false
+    // --internal is no way out: neither for packets nor for what a name can say
+    const isShut = networks.length > 0 && networks.every(isInternal)
+    return (isShut ? undefined : await forward(query, asker)) ?? refusal(packet)
   },
 })
 
@@ -56,7 +62,15 @@ export const openResolver = (directory: Directory, forward: Forward): Resolver =
 const refusal = ({ id, questions }: Packet): Buffer =>
   encode({ type: 'response', id: id ?? 0, flags: rcode.refused, questions: questions ?? [] })
 
+/** One question and what belongs to it: thousands of names that point into each other are decoded for a quarter second. */
+const isPlain = (query: Buffer): boolean =>
+  query.length >= headerBytes &&
+  query.length <= longest &&
+  query.readUInt16BE(4) === 1 &&
+  query.readUInt16BE(6) + query.readUInt16BE(8) + query.readUInt16BE(10) <= besides
+
 const parse = (query: Buffer): Packet | undefined => {
+  if (!isPlain(query)) return undefined
   try {
     return decode(query)
   } catch {

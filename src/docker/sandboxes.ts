@@ -11,6 +11,8 @@ export interface Sandboxes {
   /** The lowest number that no other endpoint of the sandbox has; the same however often it asks. */
   number(sandbox: string, endpoint: EndpointId): Promise<number>
   left(endpoint: EndpointId): Promise<void>
+  /** All of its sandbox, itself too. */
+  beside(endpoint: EndpointId): readonly EndpointId[]
 }
 
 /**
@@ -45,6 +47,11 @@ export const openSandboxes = async (path: string, log: Log): Promise<Sandboxes> 
         else sandboxes.set(sandbox, rest)
       }
       if (held.length > 0) await save()
+    },
+    beside(endpoint) {
+      for (const endpoints of sandboxes.values())
+        if (endpoints.includes(endpoint)) return endpoints.filter(other => other !== null)
+      return []
     },
   }
 }

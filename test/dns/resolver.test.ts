@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Answers as bytes: whatever containers are called and however many there are, they can be written and read.
+// Answers as bytes: whatever containers are called and however many there are, they can be written and read. Whose
+// questions go on to others, and which are not even read.
 import { decode, encode, type OptAnswer, type RecordType } from 'dns-packet'
 import t from 'tap'
 import { openDirectory } from '../../src/dns/directory.ts'
@@ -82,4 +83,72 @@ t.test('by UDP no more bytes than the client takes, and what fits is there', asy
   t.match(less, { truncated: true })
   t.ok(less.length <= 512 && less.length > 490, 'less than 512 is 512')
   t.equal((await ask('all', 'A', 'tcp')).answers.length, 70)
+})
+
+t.test('who has no way out has none by names: other networks decide, from the moment that he joins them', async t => {
+  const { snapshot } = open()
+  for (const [id, internal] of Object.entries({ in1: true, in2: true, out1: false }))
+    snapshot.putNetwork({ id, internal, pools: [{ prefix: '10.90.0.0/24' }] })
+  const put = (id: string, network: string, address: string, container?: string): void =>
+    snapshot.putEndpoint({
+      ...{ id, network, node: 'a', addresses: [address] },
+      ...(container === undefined ? {} : { workload: { name: container, container, aliases: [], labels: {} } }),
+    })
+  put('e1', 'in1', '10.90.0.1', 'shut')
+  put('e2', 'in2', '10.90.0.1', 'shut')
+  put('e3', 'in1', '10.90.0.3', 'both')
+  put('e4', 'out1', '10.90.0.3', 'both')
+  put('e5', 'in1', '10.90.0.5') // Docker has not said yet which containers these are
+  put('e6', 'out1', '10.90.0.5')
+  put('e7', 'in1', '10.90.0.7')
+  const directory = openDirectory({ snapshot, subscribe: () => () => {} }, id => (id === 'e5' ? ['e5', 'e6'] : [id]))
+  const forwarded: string[] = []
+  const resolver = openResolver(directory, async (query, { network, address }) => {
+    forwarded.push(`${network} ${address}`)
+    return query
+  })
+  const ask = async (network: string, address: string, name = 'example.com', type: RecordType = 'A') => {
+    const query = encode({ type: 'query', id: 7, questions: [{ type, name }] })
+    const bytes = await resolver.answer(query, { network, address, transport: 'udp' })
+    return bytes!.equals(query) ? 'forwarded' : (decode(bytes!) as { rcode?: string }).rcode
+  }
+  for (const [network, address] of [
+    ['in1', '10.90.0.1'],
+    ['in2', '10.90.0.1'],
+    ['in1', '10.90.0.7'],
+    ['in1', '10.90.0.99'], // nobody we know
+  ] as const) {
+    t.equal(await ask(network, address), 'REFUSED', `${address} through ${network}`)
+    t.equal(await ask(network, address, '1.2.0.192.in-addr.arpa', 'PTR'), 'REFUSED')
+    t.equal(await ask(network, address, '_dns._udp.example.com', 'SRV'), 'REFUSED')
+  }
+  t.same(forwarded, [])
+  t.equal(await ask('in1', '10.90.0.1', 'both'), 'NOERROR', 'what is ours is answered')
+  t.equal(await ask('in1', '10.90.0.3'), 'forwarded', 'by whichever of its networks it asks')
+  t.equal(await ask('out1', '10.90.0.3'), 'forwarded')
+  t.equal(await ask('in1', '10.90.0.5'), 'forwarded')
+  t.equal(await ask('', '172.17.0.2'), 'forwarded', "a container of Docker's own bridge")
+})
+
+t.test('a query made to be slow is not read', async t => {
+  const { snapshot } = open()
+  const resolver = openResolver(openDirectory({ snapshot, subscribe: () => () => {} }), async query => query)
+  const asker = { network: 'n1', address: '', transport: 'tcp' } as const
+  const name = Buffer.from(`${'\x01a'.repeat(126)}\0`, 'latin1')
+  /** A question of the longest name, and as many entries that point to it as fit: questions, or other records. */
+  const full = (bytes: number, count: 4 | 10): Buffer => {
+    const head = Buffer.alloc(12)
+    head.writeUInt16BE(1, 4)
+    const entry = Buffer.from(count === 4 ? 'c00c00010001' : 'c00c000a0001000000000000', 'hex')
+    const entries = Math.floor((bytes - 12 - name.length - 4) / entry.length)
+    head.writeUInt16BE(entries + head.readUInt16BE(count), count)
+    return Buffer.concat([head, name, Buffer.from([0, 1, 0, 1]), ...Array.from({ length: entries }, () => entry)])
+  }
+  for (const query of [full(65_000, 4), full(65_000, 10), full(4000, 4), full(4000, 10), Buffer.alloc(5)]) {
+    const from = performance.now()
+    t.equal(await resolver.answer(query, asker), undefined)
+    t.ok(performance.now() - from < 20, `${query.length} bytes: ${performance.now() - from} ms`)
+  }
+  const signed = full(12 + name.length + 4 + 2 * 12, 10)
+  t.equal(await resolver.answer(signed, asker), signed, 'EDNS and a signature are')
 })

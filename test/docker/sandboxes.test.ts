@@ -43,7 +43,7 @@ const open = async (t: Test, before?: string) => {
       leave: (EndpointID: string) => call('Leave', { EndpointID }),
     }
   }
-  return { start, ...(await start()) }
+  return { path, start, ...(await start()) }
 }
 
 t.test('every network brings one of its own, the more specific wins', async t => {
@@ -54,6 +54,15 @@ t.test('every network brings one of its own, the more specific wins', async t =>
   t.same(routes.slice(0, 5), first)
   t.same(routes.slice(14), ['169.254.64.0/18', '169.254.0.0/17'], 'and the 17th network none')
   t.same(await join('other', '/two'), ['169.254.77.53/32'])
+})
+
+t.test('who is in one sandbox', async t => {
+  const { path, join, leave } = await open(t)
+  for (const id of ['a', 'b', 'c']) await join(id)
+  await join('other', '/two')
+  await leave('b')
+  const { beside } = await openSandboxes(path, silentLog)
+  t.same([beside('a'), beside('other'), beside('b')], [['a', 'c'], ['other'], []])
 })
 
 t.test('Docker repeats its calls, the next weftd too; what left is used again', async t => {

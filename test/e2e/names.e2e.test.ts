@@ -182,6 +182,20 @@ t.test('on an --internal network', async t => {
   if (through.length > 0) t.same(through, [in2])
   else t.match(status, /internal/, 'this engine forwards nothing there, and status says so')
   t.comment(through.length > 0 ? 'the engine forwards' : 'the engine does not forward')
+  t.match(await ask('h1', 'in1', 'example.com', 'A', ours), { error: 'EREFUSED' }, 'no way out')
+  // one container asks by the network that it was on first, the other by the --internal one too
+  await run('h1', 'in3', 'app')
+  for (const [network, container] of [
+    ['app', 'in1'],
+    ['inner', 'in3'],
+  ] as const) {
+    await lab.docker('h1', 'network', 'connect', network, container)
+    const ways = (await lab.within('h1', container, 'ip', 'route', 'get', ours)).split('\n')[0]
+    for (const server of [docker, ours])
+      t.same(await addresses('h1', container, 'example.com', 'A', server), ['203.0.113.7'], `${container}: ${ways}`)
+  }
+  await lab.docker('h1', 'network', 'disconnect', 'app', 'in1')
+  t.match(await ask('h1', 'in1', 'example.com', 'A', ours), { error: 'EREFUSED' })
 })
 
 t.test('whichever of its networks a container leaves', async t => {

@@ -131,7 +131,7 @@ t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports g
   await lab.docker('h2', 'network', 'rm', 'br6')
 })
 
-t.test('two networks are apart; a container may be on both; --internal has no way out but names', async t => {
+t.test('two networks are apart; a container may be on both; --internal has no way out', async t => {
   await lab.weft('h3', 'network', 'create', 'other')
   await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--internal', 'inner')
   await lab.until(

@@ -129,6 +129,7 @@ t.test('on an --internal network', async t => {
   t.ok(await known('in2', 'h1', 'in1'))
   t.equal(await ask('h1', 'in1', 'in2'), in2)
   t.equal(await ask('h1', 'in1', 'in2', 'AAAA', ours), in2)
+  t.equal(await ask('h1', 'in1', 'example.com', 'AAAA', ours), 'EREFUSED', 'no way out')
 })
 
 t.test('in a network of both families, at either address', async t => {
