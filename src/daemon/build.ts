@@ -62,7 +62,7 @@ import { resolversOf } from '../overlay/switch-plan.ts'
 import type { Host } from '../plan/host.ts'
 import { slots } from '../plan/links.ts'
 import { nodeMac } from '../plan/macs.ts'
-import { containerEnd, gatewayLink, gatewayNs, resolverLink } from '../plan/names.ts'
+import { containerEnd, gatewayLink, gatewayNs, resolverLink, resolverPort } from '../plan/names.ts'
 import { unitsOfEndpoint } from '../plan/unit.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { keys } from '../store/keys.ts'
@@ -445,7 +445,7 @@ const planned = ({ underlay, forwards4, acceptsRa, guestChains, dockerBridges }:
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
 const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: readonly string[]): readonly Place[] => [
-  ...resolvers.map(address => ({ network: throughHost, ns: '', address })),
+  ...resolvers.map(address => ({ network: throughHost, ns: '', address, port: resolverPort })),
   ...[...bindings.bound.keys()].flatMap(id => {
     const network = networks.get(id)?.record
     if (!network) return []

@@ -10,6 +10,7 @@ import type { Log } from '../base/log.ts'
 import { keyedQueue } from '../base/queue.ts'
 import { familyOf } from '../model/address.ts'
 import type { PortMapping, Proto } from '../model/port.ts'
+import { resolverPort } from '../plan/names.ts'
 
 export interface HeldPort {
   readonly proto: Proto
@@ -63,7 +64,8 @@ export const openPortHolder = ({ bind, clock, log, changed }: HolderParts): Port
         const name = (error as { errnoName?: string }).errnoName
         if (address === '::' && (name === 'EAFNOSUPPORT' || name === 'EADDRNOTAVAIL')) continue
         for (const release of got) release()
-        if (name === 'EADDRINUSE') return 'a process of this host has it'
+        if (name === 'EADDRINUSE')
+          return port.port === resolverPort ? 'weft answers names there' : 'a process of this host has it'
         return name === 'EADDRNOTAVAIL' ? `this host has no address ${address}` : describe(error)
       }
     }

@@ -10,7 +10,7 @@ import { accepting, chains } from '../plan/chains.ts'
 import type { Host } from '../plan/host.ts'
 import { linkPrefix6 } from '../plan/links.ts'
 import { switchMac } from '../plan/macs.ts'
-import { hostLinks, resolverLink, table } from '../plan/names.ts'
+import { hostLinks, resolverLink, resolverPort, table } from '../plan/names.ts'
 import { element, heldUdp, hostPorts, hostPortsAt, vteps } from '../plan/sets.ts'
 import { idleSeconds, idleTimeout } from '../plan/tracking.ts'
 
@@ -32,6 +32,11 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
   // a neighbour may send to 127.0.0.1: translated, it would be no martian any more
   const fromOthers = toGateways.map(rule => (rule.includes(' ip to ') ? `ip daddr != 127.0.0.0/8 ${rule}` : rule))
   const strangers = strangersTo(host.dockerBridges)
+  // whoever publishes port 53, here or by Docker's own rules, does not publish it at these
+  const toResolver = host.resolvers.map(
+    resolver =>
+      `${familyOf(resolver) === 4 ? 'ip' : 'ip6'} daddr ${resolver} meta l4proto { tcp, udp } th dport 53 dnat to :${resolverPort}`,
+  )
   const { dev } = host.underlay
   // hosts may have times of their own for others
   const idle = idleTimeout(ns, 'tcp', idleSeconds.tcp)
@@ -44,8 +49,8 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     { kind: 'nft-table', ns, family: 'inet', table },
     ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], heldUdp, vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),
-    chain('prerouting', fromOthers, accepting('nat', 'prerouting', -110)),
-    chain('output', toGateways, accepting('nat', 'output', -110)),
+    chain('prerouting', [...toResolver, ...fromOthers], accepting('nat', 'prerouting', -110)),
+    chain('output', [...toResolver, ...toGateways], accepting('nat', 'output', -110)),
     idle,
     chain(
       'postrouting',

@@ -18,6 +18,8 @@ export const uplink = 'up0'
 export const hostLink = (slot: number): string => `weft${slot}`
 /** Holds the resolver's address in H, for containers that come by Docker's own bridges. */
 export const resolverLink = 'weftdns'
+/** Where weftd listens on it: port 53 of the host is for whoever publishes it. */
+export const resolverPort = 7753
 /** Pattern of nft for every hostLink. */
 export const hostLinks = '"weft*"'
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names by the whole way from records over this machine's kernel: containers of IPv4, of both families and of IPv6 alone
-// ask their resolvers by UDP and TCP, as those of Docker's own bridges do; who comes by the underlay gets no answer.
+// ask their resolvers by UDP and TCP, as those of Docker's own bridges do; who comes by the underlay gets no answer. All
+// that while port 53 of the host is published.
 // Containers are namespaces, set up as Docker does after a Join. In a host of its own, that has IPv6 off for new devices.
 import { execFile, execFileSync } from 'node:child_process'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { decode, encode } from 'dns-packet'
@@ -21,7 +25,7 @@ else {
   const { pathOf } = await import('../../src/kernel/namespaces.ts')
   const { familyOf, withLength } = await import('../../src/model/address.ts')
   const { netnsInode, netnsSocket } = await import('../../src/netlink/netns.ts')
-  const { containerEnd } = await import('../../src/plan/names.ts')
+  const { containerEnd, resolverPort } = await import('../../src/plan/names.ts')
   const { openReconciler } = await import('../../src/reconcile/reconciler.ts')
   const { testCluster, testHost, testMirror } = await import('../overlay/cluster.ts')
 
@@ -38,6 +42,7 @@ ip address add fd02::1/64 dev eth0 nodad; sysctl -wq net.ipv6.conf.default.disab
   snapshot.putNetwork({ id: 'inner', internal: true, pools: [{ prefix: 'fd00:83::/64' }] })
   const networks = ['both', 'four', 'six', 'inner']
   const bound = new Map(networks.map((id, slot) => [id, { slot }]))
+  const protos = ['udp', 'tcp'] as const
   const endpointOf = (network: string): string => `${network}0000000000`
   for (const network of networks) {
     const { pools } = snapshot.networks.get(network)!.record
@@ -46,9 +51,14 @@ ip address add fd02::1/64 dev eth0 nodad; sysctl -wq net.ipv6.conf.default.disab
       network,
       node: 'a',
       addresses: pools.map(({ prefix }) => prefix.replace(/0?\/.*/, '7')),
+      // a container that is a name server itself
+      gateway: network === 'both',
+      ports: network === 'both' ? protos.map(proto => ({ proto, port: 53, hostPort: 53 })) : [],
       workload: { container: network, name: 'db', aliases: [], labels: {} },
     })
   }
+  for (const proto of protos)
+    snapshot.putPort(`${proto}/53`, { cluster: { network: 'both', holders: [endpointOf('both')] }, local: [] })
   const { mirror } = testMirror(snapshot)
   const kernel = openLinuxKernel(silentLog)
   const host = testHost(bound)
@@ -121,7 +131,7 @@ if (proto === 'udp') {
       .filter(address => families.has(familyOf(address)))
       .map(address => ({ network, ns: `weft-m${vni}`, address }))
   })
-  dns.serve([...places, ...host.resolvers.map(address => ({ network: '', ns: '', address }))])
+  dns.serve([...places, ...host.resolvers.map(address => ({ network: '', ns: '', address, port: resolverPort }))])
   for (const end = Date.now() + 60_000; dns.listening < 5 && Date.now() < end; ) await sleep(50)
 
   t.test('every container is answered at the addresses of its families', async t => {
@@ -137,7 +147,7 @@ if (proto === 'udp') {
       ['inner', ours6, 'AAAA', 'fd00:83::7'],
     ] as const
     for (const [from, server, type, answer] of rows)
-      for (const proto of ['udp', 'tcp'])
+      for (const proto of protos)
         t.equal(await ask(from, server, 'db', type, proto), answer, `${from} asks ${server} for ${type} by ${proto}`)
     t.match(sh('ip -n six -6 neigh show dev eth0'), new RegExp(`^${ours6} lladdr 02:7e:00:00:00:01`, 'm'))
     t.equal(await ask('four', ours6, 'db', 'A'), 'ENETUNREACH', 'no way of a family that it has not')
@@ -156,8 +166,13 @@ ip -n outside route add ${ours4} via 192.0.2.1; ip -n outside route add ${ours6}
       const dropped = (server: string): number =>
         Number(new RegExp(`daddr ${server} counter packets (\\d+)`).exec(sh('nft list chain inet weft input'))?.[1])
       for (const server of host.resolvers) {
-        t.equal(await ask('', server, 'db.six.weft', 'AAAA'), 'fd00:82::7', `the host itself asks ${server}`)
-        for (const proto of ['udp', 'tcp'])
+        for (const proto of protos)
+          t.equal(
+            await ask('', server, 'db.six.weft', 'AAAA', proto),
+            'fd00:82::7',
+            `the host asks ${server} by ${proto}`,
+          )
+        for (const proto of protos)
           t.equal(await ask('plain', server, 'db.six.weft', 'AAAA', proto), 'fd00:82::7', `its bridge asks by ${proto}`)
         t.equal(dropped(server), 0, 'nobody is refused so far')
         t.equal(await ask('outside', server, 'db.six.weft', 'AAAA'), 'silence', 'the underlay does')
@@ -166,15 +181,43 @@ ip -n outside route add ${ours4} via 192.0.2.1; ip -n outside route add ${ours6}
     },
   )
 
+  t.test("port 53 of the host is whoever's who binds or publishes it", async t => {
+    for (const [type, any] of [
+      ['udp4', '0.0.0.0'],
+      ['udp6', '::'],
+    ] as const) {
+      const datagrams = createSocket({ type, ipv6Only: type === 'udp6' })
+      await once(datagrams.bind(53, any), 'listening')
+      const streams = createServer()
+      await once(streams.listen({ port: 53, host: any, ipv6Only: true }), 'listening')
+      t.teardown(() => [datagrams, streams].map(socket => socket.close()))
+    }
+    for (const [family, own] of [
+      [4, '192.0.2.1'],
+      [6, 'fd02::1'],
+    ] as const) {
+      t.match(sh(`nft list map inet weft ports${family}`), /udp \. 53 :/)
+      // closed: nobody serves it in the container; what matters is that it is not weftd who answers
+      t.not(await ask('outside', own, 'db.six.weft', 'AAAA'), 'fd00:82::7')
+    }
+    for (const server of host.resolvers)
+      for (const from of ['', 'plain'])
+        for (const proto of protos)
+          t.equal(await ask(from, server, 'db.six.weft', 'AAAA', proto), 'fd00:82::7', `${from} asks ${server}`)
+  })
+
   t.test('without weftd they are refused at once, so that the next resolver is asked', async t => {
     await dns.close()
     for (const [from, server] of [
       ['both', ours4],
       ['six', ours6],
       ['inner', ours6],
+      ['plain', ours4],
       ['plain', ours6],
+      ['', ours4],
+      ['', ours6],
     ] as const)
-      for (const proto of ['udp', 'tcp'])
+      for (const proto of protos)
         t.equal(await ask(from, server, 'db', 'AAAA', proto), 'ECONNREFUSED', `${from} by ${proto}`)
     t.same(reconciler.status().failing, [])
     await reconciler.close()

@@ -222,6 +222,29 @@ t.test("a container of Docker's own bridge", async t => {
   t.ok(ms < 2000, `not after a time-out: ${ms} ms`)
 })
 
+t.test("port 53 can be published, by Docker's own bridges and by weft, and names go on", async t => {
+  const plain = ['--network', 'plain', '-p', '53:53/udp', '-p', '53:53/tcp']
+  await lab.docker('h1', 'run', '-d', '--name', 'server', ...plain, 'busybox', ...idle)
+  const answered = async () => {
+    for (const container of ['asks', 'beside', 'oldest'])
+      t.same(await addresses('h1', container, 'h2.weft', 'A', ours), ['10.9.0.2'], container)
+  }
+  await answered()
+  await lab.docker('h1', 'rm', '-f', 'server')
+  const say = ['sh', '-c', 'echo published > /tmp/index.html; exec httpd -f -p 53 -h /tmp']
+  const meshed = ['--network', 'app', '-p', '53:53/tcp', '-p', '53:53/udp']
+  await lab.docker('h1', 'run', '-d', '--name', 'server', ...meshed, 'busybox', ...say)
+  for (const host of ['10.9.0.1', '10.9.0.2'])
+    t.ok(
+      await lab.until(async () =>
+        /published/.test((await lab.try('exec', 'client', 'curl', '-s', '-m', '2', `http://${host}:53/`)).out),
+      ),
+      host,
+    )
+  await answered()
+  await lab.docker('h1', 'rm', '-f', 'server')
+})
+
 t.test('weftd dead: outside names go on everywhere', async t => {
   await lab.ok('kill', 'h1', 'weftd')
   for (const container of ['asks', 'beside']) {

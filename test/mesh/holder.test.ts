@@ -71,6 +71,8 @@ t.test('a port is held for a publication that is on its way, and given up if it 
   t.ok(holder.holds('tcp', 8080), 'it came')
   foreign.add('udp 0.0.0.0:53')
   t.match(await holder.hold({ proto: 'udp', port: 53, hostPort: 53 }), /a process of this host has it/)
+  foreign.add('udp 0.0.0.0:7753')
+  t.equal(await holder.hold({ proto: 'udp', port: 53, hostPort: 7753 }), 'weft answers names there')
   t.match(await holder.hold({ ...mapping, hostPort: 81, hostIp: '192.0.2.99' }), /no address 192\.0\.2\.99/)
   await holder.close()
 })
