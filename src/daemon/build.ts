@@ -44,7 +44,7 @@ import { openPeers } from '../health/peers.ts'
 import { openChainWatch } from '../kernel/chain-watch.ts'
 import { legacyFilters } from '../kernel/guest-chains.ts'
 import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
-import { readSettings } from '../kernel/host-settings.ts'
+import { listening, readSettings } from '../kernel/host-settings.ts'
 import { openHostWatch } from '../kernel/host-watch.ts'
 import type { BalanceCount } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
@@ -104,7 +104,14 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   }
   let facts = await readHostFacts(choice)
   const boot = await bootId()
-  const identity = await readIdentity(config.dataDir, boot, await readSettings(facts.underlay.dev))
+  const found = await readSettings(facts.underlay.dev, facts.advertised)
+  const identity = await readIdentity(config.dataDir, boot, found)
+  /** The VTEP stays while we run: an address that is away for a moment moves nobody's traffic. */
+  const readAgain = (): Promise<HostFacts> => {
+    const { dev, address } = facts.underlay
+    return readHostFacts({ dev, vtep: address, listening: listening(identity.before) })
+  }
+  facts = await readAgain()
 
   const metrics = await startMetrics(config.metrics, log, parts)
   const store = parts.add('store', await openStore(config, log, clock, metrics))
@@ -191,13 +198,10 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     addresses: facts.addresses,
     version,
   })
-  /**
-   * The host has changed, or what the cluster knows of it: facts are read again, planners and cluster told. The VTEP stays
-   * while we run: an address that is away for a moment moves nobody's traffic.
-   */
+  /** The host has changed, or what the cluster knows of it: facts are read again, planners and cluster told. */
   const refresh = async (): Promise<void> => {
     const before = planned(facts)
-    facts = await readHostFacts({ dev: facts.underlay.dev, vtep: facts.underlay.address })
+    facts = await readAgain()
     if (planned(facts) !== before) reconciler.hostChanged()
     const own = mirror.snapshot.nodes.get(config.node)?.record
     if (!member || !mirror.status.available || own?.instance !== identity.instance || own.fenced !== undefined) return

@@ -8,7 +8,7 @@ import { netnsInode, netnsRead } from '../netlink/netns.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { type Address, decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
-import { IFA_F } from '../netlink/rtnl/uapi.ts'
+import { IFA_F, RTPROT } from '../netlink/rtnl/uapi.ts'
 import { AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
 import { type GuestChain, guestChainsOf } from './guest-chains.ts'
@@ -23,7 +23,10 @@ export interface HostFacts {
   /** Name servers of /etc/resolv.conf, plain addresses. */
   readonly resolvers: readonly string[]
   readonly forwards4: boolean
-  readonly acceptsRa: boolean
+  /** Devices with a route or an address from router advertisements. */
+  readonly advertised: readonly string[]
+  /** Of `listening`, those that still do. */
+  readonly acceptsRa: readonly string[]
   /** Where our accepts are guests: mostly Docker's DOCKER-USER. */
   readonly guestChains: readonly GuestChain[]
   /** Docker's, by the names that it gives. */
@@ -35,6 +38,8 @@ export interface UnderlayChoice {
   readonly vtep?: string
   /** --underlay-dev; absent: the device that has the vtep, or that the default route uses. */
   readonly dev?: string
+  /** Devices that are to go on with router advertisements. */
+  readonly listening?: readonly string[]
 }
 
 export const resolvConf = '/etc/resolv.conf'
@@ -48,7 +53,8 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const socket = await sockets.route('')
     const { byName, byIndex } = await sockets.links('')
     const addresses = await socket.dump(listAddresses(), decodeAddress)
-    const routes = (await socket.dump(listRoutes(), decodeRoute)).filter(route => route.table === mainTable)
+    const allRoutes = await socket.dump(listRoutes(), decodeRoute)
+    const routes = allRoutes.filter(route => route.table === mainTable)
     const global = addresses.filter(address => isOfHost(address, index => byIndex.get(index)?.name))
     const index =
       choice.dev !== undefined
@@ -66,7 +72,9 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
         `--vtep ${vtep ?? ''}: device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`,
       )
     const inTheWay = routes.filter(route => isForeign(route, index => byIndex.get(index)?.name)).map(({ dst }) => dst)
-    const [ip, ra] = await Promise.all([sysctl('net/ipv4/ip_forward'), sysctl(`net/ipv6/conf/${link.name}/accept_ra`)])
+    const acceptsRa: string[] = []
+    for (const name of choice.listening ?? [])
+      if (['1', '2'].includes(await sysctl(`net/ipv6/conf/${name}/accept_ra`))) acceptsRa.push(name)
     const servers = await resolvers()
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
@@ -77,8 +85,11 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       }),
       routes: [...new Set([...inTheWay, ...servers.filter(isRouted).map(single)])].sort(),
       resolvers: servers,
-      forwards4: ip === '1',
-      acceptsRa: ra === '1' || ra === '2',
+      forwards4: (await sysctl('net/ipv4/ip_forward')) === '1',
+      advertised: [
+        ...new Set([...allRoutes.filter(isAdvertised).flatMap(devicesOf), ...global.flatMap(leasedOn)]),
+      ].flatMap(index => byIndex.get(index)?.name ?? []),
+      acceptsRa,
       guestChains: await readGuestChains(sockets),
       dockerBridges: [...byName.keys()].filter(name => docker.test(name)).sort(),
     }
@@ -86,6 +97,14 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     await sockets.close()
   }
 }
+
+const isAdvertised = ({ protocol }: Route): boolean => protocol === RTPROT.RA
+const leasedOn = ({ family, flags, ifindex }: Address): number[] =>
+  family === AF_INET6 && (flags & IFA_F.PERMANENT) === 0 ? [ifindex] : []
+
+/** Of all hops. */
+const devicesOf = ({ oif, hops }: Route): number[] =>
+  [oif, ...(hops ?? []).map(hop => hop.oif)].filter(index => index !== undefined)
 
 /** An address that the host has without weft, on its link or farther. */
 export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: NameOf): boolean =>

@@ -10,9 +10,17 @@ export type Settings = Readonly<Record<string, string>>
 const six = 'net/ipv6/conf'
 export const forwards6 = `${six}/all/forwarding`
 
-/** As they are now; with IPv6 forwarding off, also the devices that forward nevertheless. */
-export const readSettings = async (dev: string): Promise<Settings> => {
-  const paths = [forwards6, `${six}/${dev}/accept_ra`, `net/ipv4/conf/${dev}/forwarding`]
+/**
+ * As they are now; with IPv6 forwarding off, also the devices that forward nevertheless. `advertised`: what came to these
+ * by router advertisements would go when the host begins to forward, accept_ra 2 keeps it.
+ */
+export const readSettings = async (dev: string, advertised: readonly string[]): Promise<Settings> => {
+  const paths = [forwards6, `net/ipv4/conf/${dev}/forwarding`]
+  for (const name of new Set([dev, ...advertised])) {
+    const listens =
+      (await read(`${six}/${name}/accept_ra`)) === '1' && (await read(`${six}/${name}/forwarding`)) === '0'
+    if (listens) paths.push(`${six}/${name}/accept_ra`)
+  }
   if ((await read(forwards6)) === '0')
     for (const name of await readdir(`/proc/sys/${six}`))
       if ((await read(`${six}/${name}/forwarding`)) === '1') paths.push(`${six}/${name}/forwarding`)
@@ -23,6 +31,14 @@ export const readSettings = async (dev: string): Promise<Settings> => {
   }
   return settings
 }
+
+/** Devices that listened to router advertisements before weft. */
+export const listening = (before: Settings): string[] =>
+  Object.entries(before).flatMap(([path, value]) =>
+    path.startsWith(six) && path.endsWith('/accept_ra') && value === '1'
+      ? [path.slice(six.length + 1, -'/accept_ra'.length)]
+      : [],
+  )
 
 /** Puts back what weft changed and nobody has changed since; answers what it wrote. */
 export const restoreSettings = async (before: Settings): Promise<Settings> => {

@@ -101,7 +101,7 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
       ],
       accepting('filter', 'forward', -10),
     ),
-    ...(host.acceptsRa ? [sysctl(`net/ipv6/conf/${dev}/accept_ra`, '2')] : []),
+    ...host.acceptsRa.map(name => sysctl(`net/ipv6/conf/${name}/accept_ra`, '2')),
     sysctl(`net/ipv4/conf/${dev}/forwarding`, '1'),
     sysctl('net/ipv6/conf/all/forwarding', '1'),
     ...guestRulesOf(host.guestChains),

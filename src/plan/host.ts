@@ -24,8 +24,8 @@ export interface Host {
   readonly closed4: boolean
   /** The same of net.ipv6.conf.all.forwarding, as found before weft switched it on. */
   readonly closed6: boolean
-  /** The underlay device takes its default route from router advertisements. */
-  readonly acceptsRa: boolean
+  /** Devices that listened to router advertisements before weft switched IPv6 forwarding on, and are to go on. */
+  readonly acceptsRa: readonly string[]
   /** Addresses that answer DNS, one of each family: here, and in the gateway of every network of that family. */
   readonly resolvers: readonly string[]
   /** Chains for our accepts, where they are nft's: Docker's for the user's rules, or FORWARD of a family without one. */

@@ -10,6 +10,8 @@ const place = (o: KernelObject): number => {
     case 'netns':
       return 0
     case 'sysctl':
+      // what the host forwards is guarded by then, and its devices go on listening to their routers (accept_ra)
+      if (o.ns === '' && o.path.endsWith('/forwarding')) return 26
       // defaults must be there before the devices that take them over
       return /\/(default|all)\/|ip_forward$|nf_conntrack|bridge-nf/.test(o.path) ? 1 : 5
     case 'bridge':

@@ -29,11 +29,11 @@ else {
     )
   /** As weftd does at its start: notes what it finds, then makes its data path. */
   const live = async () => {
-    const identity = await readIdentity(dir, await bootId(), await readSettings('eth0'))
+    const identity = await readIdentity(dir, await bootId(), await readSettings('eth0', []))
     const { closed6 } = identity
     const snapshot = testCluster()
     snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
-    const { reconciler, close } = openReconciled(snapshot, testHost(new Map(), { closed6, acceptsRa: true }))
+    const { reconciler, close } = openReconciled(snapshot, testHost(new Map(), { closed6, acceptsRa: ['eth0'] }))
     await reconciler.start()
     t.same(reconciler.status().failing, [])
     await close()
@@ -77,7 +77,7 @@ else {
     const { writeFileSync } = await import('node:fs')
     const file = `${dir}/identity.json`
     writeFileSync(file, JSON.stringify({ instance, boot, closed6: true }))
-    t.match(await readIdentity(dir, boot, await readSettings('eth0')), { instance, closed6: true })
+    t.match(await readIdentity(dir, boot, await readSettings('eth0', [])), { instance, closed6: true })
     writeFileSync(file, JSON.stringify({ instance, boot, closed6: true }))
     await purge(dir)
     t.match(now(), { [all]: '0' })

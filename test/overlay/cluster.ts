@@ -163,7 +163,7 @@ export const testHost = (bound: ReadonlyMap<string, { slot: number }>, more: Par
   dead: () => false,
   closed4: true,
   closed6: true,
-  acceptsRa: false,
+  acceptsRa: [],
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   guestChains: [],
   dockerBridges: ['docker0'],

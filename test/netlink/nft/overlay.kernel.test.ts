@@ -72,7 +72,7 @@ const host: Host = {
   dead: () => false,
   closed4: true,
   closed6: true,
-  acceptsRa: false,
+  acceptsRa: [],
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   guestChains: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
   dockerBridges: ['docker0'],
