@@ -71,7 +71,7 @@ import { chooseBalancer } from './balancer.ts'
 import type { Config } from './config.ts'
 import { openFloatingHere } from './floating.ts'
 import { type Health, startHealth } from './health.ts'
-import { readIdentity } from './identity.ts'
+import { lastVtep, readIdentity } from './identity.ts'
 import { lockDataDir } from './lock.ts'
 import { startMetrics } from './metrics.ts'
 import { measureMesh } from './metrics-mesh.ts'
@@ -102,10 +102,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     ...(config.vtep === undefined ? {} : { vtep: config.vtep }),
     ...(config.underlayDev === undefined ? {} : { dev: config.underlayDev }),
   }
-  let facts = await readHostFacts(choice)
+  const last = await lastVtep(config.dataDir)
+  let facts = await readHostFacts({ ...choice, ...(last === undefined ? {} : { last }) })
   const boot = await bootId()
   const found = await readSettings(facts.underlay.dev, facts.advertised)
-  const identity = await readIdentity(config.dataDir, boot, found)
+  const identity = await readIdentity(config.dataDir, boot, found, facts.underlay.address)
   /** The VTEP stays while we run: an address that is away for a moment moves nobody's traffic. */
   const readAgain = (): Promise<HostFacts> => {
     const { dev, address } = facts.underlay

@@ -13,14 +13,21 @@ export interface Identity {
   readonly closed6: boolean
   /** What weft changes of the host's settings, as it was before in this boot. */
   readonly before: Settings
+  /** The address of the last start. */
+  readonly vtep: string
 }
 
-type Known = Omit<Identity, 'before'> & Partial<Identity>
+type Known = Omit<Identity, 'before' | 'vtep'> & Partial<Identity>
 
 const pathIn = (dataDir: string): string => join(dataDir, 'identity.json')
 
 /** Made at the first start, and anew for each boot. */
-export const readIdentity = async (dataDir: string, boot: string, settings: Settings): Promise<Identity> => {
+export const readIdentity = async (
+  dataDir: string,
+  boot: string,
+  settings: Settings,
+  vtep: string,
+): Promise<Identity> => {
   const known = await knownIn(dataDir)
   const here = known?.boot === boot ? known : undefined
   const closed6 = here?.closed6 ?? settings[forwards6] !== '1'
@@ -30,11 +37,15 @@ export const readIdentity = async (dataDir: string, boot: string, settings: Sett
     closed6,
     // the underlay may have another device by now
     before: { ...settings, [forwards6]: closed6 ? '0' : '1', ...here?.before },
+    vtep,
   }
-  if (JSON.stringify(identity.before) !== JSON.stringify(here?.before))
+  if (vtep !== known?.vtep || JSON.stringify(identity.before) !== JSON.stringify(here?.before))
     await writeDurably(pathIn(dataDir), JSON.stringify(identity))
   return identity
 }
+
+/** undefined: there was no start yet. */
+export const lastVtep = async (dataDir: string): Promise<string | undefined> => (await knownIn(dataDir))?.vtep
 
 /** The host's settings before weft, if it changed them in this boot. */
 export const settingsBefore = async (dataDir: string, boot: string): Promise<Settings> => {
@@ -53,7 +64,7 @@ const knownIn = (dataDir: string): Promise<Known | undefined> =>
   readState(pathIn(dataDir), 'restore it, or remove it and reboot this host: it joins as a new one', isKnown)
 
 const isKnown = (json: unknown): json is Known => {
-  const { instance, boot, closed6, before } = Object(json) as Record<keyof Identity, unknown>
-  const whole = typeof instance === 'string' && typeof boot === 'string' && typeof closed6 === 'boolean'
+  const { instance, boot, closed6, before, vtep = '' } = Object(json) as Record<keyof Identity, unknown>
+  const whole = [instance, boot, vtep].every(text => typeof text === 'string') && typeof closed6 === 'boolean'
   return whole && (before === undefined || Object.values(Object(before)).every(value => typeof value === 'string'))
 }

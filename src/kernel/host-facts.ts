@@ -9,7 +9,7 @@ import { listObjects } from '../netlink/nft/dump.ts'
 import { type Address, decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { IFA_F, RTPROT } from '../netlink/rtnl/uapi.ts'
-import { AF_INET6 } from '../netlink/uapi.ts'
+import { AF_INET, AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
 import { type GuestChain, guestChainsOf } from './guest-chains.ts'
 import { openSockets, type Sockets } from './sockets.ts'
@@ -34,8 +34,9 @@ export interface HostFacts {
 }
 
 export interface UnderlayChoice {
-  /** --vtep; absent: the device's first global address. */
+  /** --vtep; absent: the device's `last` if it still has it, else its first lasting address. */
   readonly vtep?: string
+  readonly last?: string
   /** --underlay-dev; absent: the device that has the vtep, or that the default route uses. */
   readonly dev?: string
   /** Devices that are to go on with router advertisements. */
@@ -65,12 +66,12 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const link = index === undefined ? undefined : byIndex.get(index)
     if (!link) throw new WeftError('INVALID', noUnderlay(choice))
     const own = global.filter(address => address.ifindex === link.index)
-    const vtep = choice.vtep ?? own.sort((a, b) => a.family - b.family)[0]?.address
-    if (vtep === undefined || !own.some(address => address.address === vtep))
-      throw new WeftError(
-        'INVALID',
-        `--vtep ${vtep ?? ''}: device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`,
-      )
+    const vtep = choice.vtep ?? lastingOf(own, choice.last)
+    if (vtep === undefined || !own.some(address => address.address === vtep)) {
+      const has = `device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`
+      const what = vtep === undefined ? `${has}, none that lasts: give it one, or --vtep` : `--vtep ${vtep}: ${has}`
+      throw new WeftError('INVALID', what)
+    }
     const inTheWay = routes.filter(route => isForeign(route, index => byIndex.get(index)?.name)).map(({ dst }) => dst)
     const acceptsRa: string[] = []
     for (const name of choice.listening ?? [])
@@ -105,6 +106,19 @@ const leasedOn = ({ family, flags, ifindex }: Address): number[] =>
 /** Of all hops. */
 const devicesOf = ({ oif, hops }: Route): number[] =>
   [oif, ...(hops ?? []).map(hop => hop.oif)].filter(index => index !== undefined)
+
+/** Of several the oldest, so that no newer one takes its place: the kernel lists IPv6 addresses from the newest on. */
+const lastingOf = (own: readonly Address[], last: string | undefined): string | undefined => {
+  const without = (flags: number): Address[] => own.filter(address => (address.flags & flags) === 0)
+  const passing = IFA_F.TEMPORARY | IFA_F.DEPRECATED | IFA_F.DADFAILED
+  const settled = without(passing | IFA_F.TENTATIVE)
+  const lasting = settled.length > 0 ? settled : without(passing)
+  const found =
+    lasting.find(({ address }) => address === last) ??
+    lasting.find(({ family }) => family === AF_INET) ??
+    lasting.at(-1)
+  return found?.address
+}
 
 /** An address that the host has without weft, on its link or farther. */
 export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: NameOf): boolean =>

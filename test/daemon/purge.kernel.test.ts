@@ -29,7 +29,7 @@ else {
     )
   /** As weftd does at its start: notes what it finds, then makes its data path. */
   const live = async () => {
-    const identity = await readIdentity(dir, await bootId(), await readSettings('eth0', []))
+    const identity = await readIdentity(dir, await bootId(), await readSettings('eth0', []), '192.0.2.1')
     const { closed6 } = identity
     const snapshot = testCluster()
     snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
@@ -77,11 +77,11 @@ else {
     const { writeFileSync } = await import('node:fs')
     const file = `${dir}/identity.json`
     writeFileSync(file, JSON.stringify({ instance, boot, closed6: true }))
-    t.match(await readIdentity(dir, boot, await readSettings('eth0', [])), { instance, closed6: true })
+    t.match(await readIdentity(dir, boot, await readSettings('eth0', []), '192.0.2.1'), { instance, closed6: true })
     writeFileSync(file, JSON.stringify({ instance, boot, closed6: true }))
     await purge(dir)
     t.match(now(), { [all]: '0' })
     writeFileSync(file, '{"instance":1}')
-    await t.rejects(readIdentity(dir, boot, {}), { message: /identity\.json is damaged: restore it/ })
+    await t.rejects(readIdentity(dir, boot, {}, ''), { message: /identity\.json is damaged: restore it/ })
   })
 }

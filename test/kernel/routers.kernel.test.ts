@@ -56,7 +56,7 @@ else {
   const live = async () => {
     let facts = await readHostFacts({ dev: 'eth0', vtep: '192.0.2.1' })
     const found = await readSettings('eth0', facts.advertised)
-    const { before } = await readIdentity(dir, await bootId(), found)
+    const { before } = await readIdentity(dir, await bootId(), found, facts.underlay.address)
     facts = await readHostFacts({ dev: 'eth0', vtep: '192.0.2.1', listening: listening(before) })
     const snapshot = testCluster()
     snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which device and address of a host weft takes for the underlay.
+import { execFileSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { inOwnHost } from './reconciled.ts'
+
+if (process.env['WEFT_TEST_HOST'] === undefined) inOwnHost(t, fileURLToPath(import.meta.url))
+else {
+  const { readIdentity, lastVtep } = await import('../../src/daemon/identity.ts')
+  const { readHostFacts } = await import('../../src/kernel/host-facts.ts')
+  const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
+  const dir = '/run/weft-data'
+  /** As at a start of weftd. */
+  const vtep = async (): Promise<string> => {
+    const last = await lastVtep(dir)
+    const { address } = (await readHostFacts({ dev: 'eth0', ...(last === undefined ? {} : { last }) })).underlay
+    await readIdentity(dir, 'boot', {}, address)
+    return address
+  }
+  const at = (host: string): string => `2001:db8:5::${host}`
+  const add = (host: string, ...words: string[]): string => sh(`ip addr add ${at(host)}/64 dev eth0 ${words.join(' ')}`)
+
+  t.test('an IPv6 address that lasts, and the same at the next start', async t => {
+    sh('ip addr flush dev eth0 && sysctl -qw net.ipv6.conf.eth0.use_tempaddr=2 net.ipv6.conf.eth0.accept_dad=0')
+    await t.rejects(vtep(), { message: /^device eth0 has no address, none that lasts: give it one, or --vtep$/ })
+    add('d', 'nodad', 'preferred_lft 0')
+    await t.rejects(vtep(), { message: /^device eth0 has 2001:db8:5::d, none that lasts/ })
+    sh('sysctl -qw net.ipv6.conf.eth0.accept_dad=1 net.ipv6.conf.eth0.dad_transmits=100')
+    add('e')
+    t.equal((await readHostFacts({ dev: 'eth0' })).underlay.address, at('e'), 'where no other is, one not yet checked')
+    sh(`ip addr del ${at('e')}/64 dev eth0`)
+    add('1', 'nodad')
+    t.equal(await vtep(), at('1'))
+    add('2', 'nodad')
+    add('3')
+    t.match(sh('ip -6 addr show dev eth0'), /::3\/64 scope global tentative/)
+    t.equal(await vtep(), at('1'))
+    sh(`ip addr del ${at('1')}/64 dev eth0`)
+    t.equal(await vtep(), at('2'), 'gone')
+    add('1', 'nodad')
+    sh(`ip addr del ${at('3')}/64 dev eth0`)
+    sh(`ip addr add 2001:db8:5:0:200:ff:fe00:1/64 dev eth0 nodad mngtmpaddr`)
+    t.match(sh('ip -6 addr show dev eth0'), /scope global temporary/)
+    t.equal(await vtep(), at('2'))
+    sh('ip addr add 192.0.2.1/24 dev eth0')
+    t.equal(await vtep(), at('2'), 'IPv4 comes first only where nothing was chosen yet')
+    t.equal((await readHostFacts({ dev: 'eth0' })).underlay.address, '192.0.2.1')
+    t.equal((await readHostFacts({ vtep: at('d') })).underlay.address, at('d'), 'what an operator names is taken')
+    await t.rejects(readHostFacts({ dev: 'eth0', vtep: at('9') }), {
+      message: /^--vtep 2001:db8:5::9: device eth0 has /,
+    })
+  })
+}
