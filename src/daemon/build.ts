@@ -70,6 +70,7 @@ import { type ChangedKey, openMirror } from '../store/mirror.ts'
 import { chooseBalancer } from './balancer.ts'
 import type { Config } from './config.ts'
 import { openFloatingHere } from './floating.ts'
+import { openForwarding } from './forwarding.ts'
 import { type Health, startHealth } from './health.ts'
 import { lastVtep, readIdentity } from './identity.ts'
 import { lockDataDir } from './lock.ts'
@@ -113,6 +114,13 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     return readHostFacts({ dev, vtep: address, listening: listening(identity.before) })
   }
   facts = await readAgain()
+  const forwarding = openForwarding({
+    ...{ dataDir: config.dataDir, identity, dev: facts.underlay.dev, log },
+    changed: (family, on) => {
+      if (family === 4) facts = { ...facts, forwards4: on }
+      reconciler.hostChanged()
+    },
+  })
 
   const metrics = await startMetrics(config.metrics, log, parts)
   const store = parts.add('store', await openStore(config, log, clock, metrics))
@@ -151,7 +159,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     silent: (network, node) => peers.silent(network, node),
     dead: (network, node) => peers.dead(network, node),
     closed4: !facts.forwards4,
-    closed6: identity.closed6,
+    closed6: forwarding.closed6,
     acceptsRa: facts.acceptsRa,
     resolvers: config.resolvers,
     guestChains: facts.guestChains,
@@ -357,7 +365,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     stop.signal.throwIfAborted()
     await reconciler.start()
     log.info({ ...reconciler.status() }, 'reconciled')
-    const watch = parts.add('host-watch', await openHostWatch({ look: refresh, clock, log }))
+    const { switched } = forwarding
+    const watch = parts.add('host-watch', await openHostWatch({ look: refresh, forwarding: switched, clock, log }))
     mirror.onAvailability(available => available && watch.poke())
     joined.then(() => {
       member = true

@@ -9,7 +9,7 @@ export interface Identity {
   readonly instance: string
   /** Empty after --purge: nothing of this boot is known any more. */
   readonly boot: string
-  /** Did the host not forward IPv6, before weft switched it on in this boot? */
+  /** Did the host not forward IPv6 before weft switched it on in this boot, or did others switch it off since? */
   readonly closed6: boolean
   /** What weft changes of the host's settings, as it was before in this boot. */
   readonly before: Settings
@@ -21,7 +21,10 @@ type Known = Omit<Identity, 'before' | 'vtep'> & Partial<Identity>
 
 const pathIn = (dataDir: string): string => join(dataDir, 'identity.json')
 
-/** Made at the first start, and anew for each boot. */
+/**
+ * Made at the first start, and anew for each boot. What weft switched on and finds off again, others have switched off:
+ * that is how the host is without weft.
+ */
 export const readIdentity = async (
   dataDir: string,
   boot: string,
@@ -30,13 +33,14 @@ export const readIdentity = async (
 ): Promise<Identity> => {
   const known = await knownIn(dataDir)
   const here = known?.boot === boot ? known : undefined
-  const closed6 = here?.closed6 ?? settings[forwards6] !== '1'
+  const closed6 = here?.closed6 === true || settings[forwards6] === '0'
+  const off = Object.entries(settings).filter(([path, value]) => path.endsWith('/forwarding') && value === '0')
   const identity = {
     instance: known?.instance ?? newId(),
     boot,
     closed6,
     // the underlay may have another device by now
-    before: { ...settings, [forwards6]: closed6 ? '0' : '1', ...here?.before },
+    before: { ...settings, [forwards6]: closed6 ? '0' : '1', ...here?.before, ...Object.fromEntries(off) },
     vtep,
   }
   if (vtep !== known?.vtep || JSON.stringify(identity.before) !== JSON.stringify(here?.before))

@@ -9,13 +9,15 @@ export type Settings = Readonly<Record<string, string>>
 
 const six = 'net/ipv6/conf'
 export const forwards6 = `${six}/all/forwarding`
+/** Of IPv4 we switch it on for one device alone. */
+export const forwards4 = (dev: string): string => `net/ipv4/conf/${dev}/forwarding`
 
 /**
  * As they are now; with IPv6 forwarding off, also the devices that forward nevertheless. `advertised`: what came to these
  * by router advertisements would go when the host begins to forward, accept_ra 2 keeps it.
  */
 export const readSettings = async (dev: string, advertised: readonly string[]): Promise<Settings> => {
-  const paths = [forwards6, `net/ipv4/conf/${dev}/forwarding`]
+  const paths = [forwards6, forwards4(dev)]
   for (const name of new Set([dev, ...advertised])) {
     const listens =
       (await read(`${six}/${name}/accept_ra`)) === '1' && (await read(`${six}/${name}/forwarding`)) === '0'

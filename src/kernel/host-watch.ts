@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// When to read the facts of this host again: its routes, addresses or links changed, or its resolv.conf. What weft itself
+// When to read the facts of this host again: its routes, addresses, links or forwarding changed, or its resolv.conf. What weft itself
 // does there (floating addresses renewed every few seconds, its own links) is nothing new, nor are the links of
 // containers, which have no address here.
 import { unwatchFile, watchFile } from 'node:fs'
@@ -11,6 +11,7 @@ import type { Message } from '../netlink/message.ts'
 import { openMonitor } from '../netlink/monitor.ts'
 import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeLink, isRemovedLink } from '../netlink/rtnl/link.ts'
+import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
 import { NETLINK_ROUTE } from '../netlink/uapi.ts'
@@ -27,6 +28,8 @@ export interface HostWatch extends Closeable {
 export interface HostWatchParts {
   /** Reads the facts. Never called while it runs; called again after a while when it failed. */
   readonly look: () => Promise<void>
+  /** Somebody has switched forwarding of all devices, or we have. Told at once, before the look. */
+  readonly forwarding?: (family: 4 | 6, on: boolean) => void
   readonly clock: Clock
   readonly log: Log
   /** For tests; absent: the host. */
@@ -103,6 +106,12 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
         useOf(route)
         return true
       }
+      case RTM.NEWNETCONF: {
+        const conf = decodeNetconf(message)
+        if (conf?.device !== 'all' || conf.forwarding === undefined) return false
+        parts.forwarding?.(conf.family, conf.forwarding !== 0)
+        return true
+      }
       default:
         return false
     }
@@ -126,7 +135,10 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
   const monitor = await openMonitor({
     protocol: NETLINK_ROUTE,
     netns: pathOf(ns),
-    groups: [...[RTNLGRP.LINK, RTNLGRP.IPV4_IFADDR, RTNLGRP.IPV6_IFADDR], ...[RTNLGRP.IPV4_ROUTE, RTNLGRP.IPV6_ROUTE]],
+    groups: [
+      ...[RTNLGRP.LINK, RTNLGRP.IPV4_IFADDR, RTNLGRP.IPV6_IFADDR, RTNLGRP.IPV4_ROUTE, RTNLGRP.IPV6_ROUTE],
+      ...[RTNLGRP.IPV4_NETCONF, RTNLGRP.IPV6_NETCONF],
+    ],
     onMessages: messages => {
       // every one is to be read: they tell names, and devices in use
       if (messages.filter(concerns).length > 0) changed()

@@ -2,6 +2,7 @@
 // What weft changes of a host's settings is as before after --purge, and a weft that comes later sees the truth.
 import { execFileSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { inOwnHost, openReconciled } from '../kernel/reconciled.ts'
@@ -9,16 +10,20 @@ import { inOwnHost, openReconciled } from '../kernel/reconciled.ts'
 if (process.env['WEFT_TEST_HOST'] === undefined) inOwnHost(t, fileURLToPath(import.meta.url))
 else {
   const { silentLog } = await import('../../src/base/log.ts')
+  const { systemClock } = await import('../../src/base/clock.ts')
+  const { openForwarding } = await import('../../src/daemon/forwarding.ts')
   const { readIdentity } = await import('../../src/daemon/identity.ts')
   const { loadModules } = await import('../../src/daemon/modules.ts')
   const { purge } = await import('../../src/daemon/purge.ts')
   const { bootId } = await import('../../src/kernel/host-facts.ts')
   const { readSettings } = await import('../../src/kernel/host-settings.ts')
+  const { openHostWatch } = await import('../../src/kernel/host-watch.ts')
   const { testCluster, testHost } = await import('../overlay/cluster.ts')
 
   await loadModules(silentLog)
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
   const dir = '/run/weft-data'
+  const patienceMs = process.env['WEFT_VM'] ? 60_000 : 10_000
   const all = 'net.ipv6.conf.all.forwarding'
   const now = (): Record<string, string> =>
     Object.fromEntries(
@@ -70,6 +75,72 @@ else {
     sh('sysctl -qw net.ipv4.ip_forward=1') // as dockerd does
     await purge(dir)
     t.match(now(), { [all]: '1', 'net.ipv4.ip_forward': '1', 'net.ipv4.conf.eth0.forwarding': '1' })
+  })
+
+  const guarded = (): string[] =>
+    [...sh('nft list chain inet weft forward').matchAll(/meta nfproto (ipv[46]) .*drop/g)].map(match => match[1]!)
+
+  t.test('switched off by others between two starts', async t => {
+    sh(`sysctl -qw ${all}=1 net.ipv4.ip_forward=1`)
+    t.equal((await live()).closed6, false)
+    sh(`sysctl -qw ${all}=0 net.ipv4.ip_forward=0`)
+    t.equal((await live()).closed6, true)
+    t.match(now(), { [all]: '1', 'net.ipv4.conf.eth0.forwarding': '1' })
+    await purge(dir)
+    t.match(now(), { [all]: '0', 'net.ipv4.conf.eth0.forwarding': '0' })
+  })
+
+  t.test('switched off by others while it runs: guarded at once', async t => {
+    sh(`sysctl -qw ${all}=1 net.ipv4.ip_forward=1`)
+    let closed4 = false
+    const identity = await readIdentity(dir, await bootId(), await readSettings('eth0', []), '192.0.2.1')
+    const snapshot = testCluster()
+    snapshot.putNode({ name: 'a', vtep: '192.0.2.1' })
+    const { reconciler, close } = openReconciled(snapshot, () =>
+      testHost(new Map(), { closed4, closed6: forwarding.closed6 }),
+    )
+    const forwarding = openForwarding({
+      ...{ dataDir: dir, identity, dev: 'eth0', log: silentLog },
+      changed(family, on) {
+        if (family === 4) closed4 = !on
+        reconciler.hostChanged()
+      },
+    })
+    t.teardown(close)
+    await reconciler.start()
+    const { switched } = forwarding
+    const watch = await openHostWatch({
+      ns: '',
+      look: async () => {},
+      forwarding: switched,
+      clock: systemClock,
+      log: silentLog,
+    })
+    t.teardown(() => watch.close())
+    t.same(guarded(), [])
+    const { 'net.ipv4.conf.eth0.forwarding': four, [all]: six } = now()
+    t.same([four, six], ['1', '1'])
+    sh('sysctl -qw net.ipv4.ip_forward=0')
+    const on = async (name: string): Promise<boolean> => {
+      for (const end = Date.now() + patienceMs; Date.now() < end && now()[name] !== '1'; ) await sleep(10)
+      return now()[name] === '1'
+    }
+    t.ok(await on('net.ipv4.conf.eth0.forwarding'))
+    t.same(guarded(), ['ipv4'])
+    sh(`sysctl -qw ${all}=0`)
+    t.ok(await on(all))
+    t.same(guarded(), ['ipv4', 'ipv6'])
+    sh('sysctl -qw net.ipv4.ip_forward=1')
+    for (const end = Date.now() + patienceMs; Date.now() < end && guarded().length > 1; ) await sleep(10)
+    t.same(guarded(), ['ipv6'], 'IPv4 opens again')
+    sh('sysctl -qw net.ipv4.ip_forward=0')
+    t.ok(await on('net.ipv4.conf.eth0.forwarding'))
+    t.same(guarded(), ['ipv4', 'ipv6'])
+    await watch.close()
+    await close()
+    t.equal((await live()).closed6, true, 'and known at the next start')
+    await purge(dir)
+    t.match(now(), { [all]: '0', 'net.ipv4.conf.eth0.forwarding': '0' })
   })
 
   t.test('a data directory of a weftd that noted less', async t => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which changes of a host make it read its facts again.
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +17,7 @@ const patienceMs = process.env['WEFT_VM'] ? 60_000 : 10_000
 
 /** A host with eth0; `looks` counts. */
 const open = async (t: Test, look: () => Promise<void> = async () => {}) => {
+  const switched: string[] = []
   const host = await openLab(t)
   const dir = mkdtempSync(join(tmpdir(), 'weft-host-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
@@ -31,6 +33,7 @@ const open = async (t: Test, look: () => Promise<void> = async () => {}) => {
   const opened = descriptors()
   const watch = await openHostWatch({
     ...{ ns: host.name, resolvConf, clock: systemClock, log: silentLog },
+    forwarding: (family, on) => switched.push(`IPv${family} ${on ? 'on' : 'off'}`),
     look: async () => {
       looks++
       await look()
@@ -49,11 +52,11 @@ const open = async (t: Test, look: () => Promise<void> = async () => {}) => {
     } while (looks !== before)
     return looks
   }
-  return { host, opened, pair, resolvConf, watch, until, quiet }
+  return { host, opened, pair, resolvConf, switched, watch, until, quiet }
 }
 
 t.test('routes, addresses, links in use and resolv.conf are looked at, once for what comes together', async t => {
-  const { host, pair, resolvConf, until, quiet } = await open(t)
+  const { host, pair, resolvConf, switched, until, quiet } = await open(t)
   t.ok(await until(1), 'at the beginning')
   const seen = async (what: string, change: () => void): Promise<void> => {
     const before = await quiet()
@@ -73,6 +76,14 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
   await seen('an address of a new device', () => host.ip('addr', 'add', '10.79.0.1/24', 'dev', 'tun0'))
   await seen('the end of that device', () => host.ip('link', 'del', 'tun0'))
   await seen('resolv.conf', () => writeFileSync(resolvConf, 'nameserver 192.0.2.54\n'))
+  t.same(switched, [])
+  const sysctl = (setting: string): void =>
+    void execFileSync('ip', ['netns', 'exec', host.name, 'sysctl', '-qw', setting])
+  for (const on of [1, 0]) {
+    await seen('forwarding of IPv4', () => sysctl(`net.ipv4.ip_forward=${on}`))
+    await seen('forwarding of IPv6', () => sysctl(`net.ipv6.conf.all.forwarding=${on}`))
+  }
+  t.same(switched, ['IPv4 on', 'IPv6 on', 'IPv4 off', 'IPv6 off'])
   const before = await quiet()
   const { ifindex } = host.ip('link', 'show', 'eth0')[0]
   for (let i = 0; i < 50; i++) await host.netlink.run(addAddress({ ifindex, prefix: `192.0.2.${i + 100}/32` }))
