@@ -76,6 +76,8 @@ export interface ApiParts {
   readonly reserve: Pick<Reserve, 'has' | 'all' | 'endpoints'>
   /** Plain address → why this host could not take it. */
   readonly floatingProblems: () => ReadonlyMap<string, string>
+  /** Networks whose link to this host meets somebody else's address or route. */
+  readonly linkProblems: () => ReadonlyMap<NetworkId, string>
   /** Families that iptables-legacy filters on this host. */
   readonly legacyFilters: () => readonly string[]
 }
@@ -272,6 +274,10 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
         `network ${record.name ?? id} is --internal, and Docker ${engine} asks nobody for names there: containers here know those of other hosts by address only, until Docker is 26.1.3 or later`,
       )
   for (const [name, why] of parts.networkProblems()) problems.push(`network ${name}: ${why}`)
+  for (const [id, why] of parts.linkProblems()) {
+    const record = parts.snapshot.networks.get(id)?.record
+    if (!record?.internal) problems.push(`network ${record?.name ?? id}: ${why}`) // an internal one has none
+  }
   problems.push(...narrow(parts))
   for (const [id, why] of parts.dnsProblems())
     problems.push(`dns in ${parts.snapshot.networks.get(id)?.record.name ?? 'the host'}: ${why}`)

@@ -31,6 +31,8 @@ export const openBindings = async (
   path: string,
   slots: number,
   changed: (network: NetworkId) => void,
+  /** Others of this host use what the slot stands for. */
+  inTheWay: (slot: number) => boolean = () => false,
 ): Promise<Bindings> => {
   const remedy = "restore it, or remove it and recreate this host's weft networks"
   const known = await readState(path, remedy, isBindings)
@@ -54,9 +56,12 @@ export const openBindings = async (
   /** `last`: only if no other is free, its link may still be there. */
   const freeSlot = (last?: number): number => {
     const used = new Set([...bound.values()].map(binding => binding.slot))
-    for (let slot = 0; slot < slots; slot++) if (!used.has(slot) && slot !== last) return slot
+    for (let slot = 0; slot < slots; slot++) if (!used.has(slot) && slot !== last && !inTheWay(slot)) return slot
     if (last !== undefined && !used.has(last)) return last
-    throw new WeftError('FULL', `this host has ${slots} weft networks, no more fit`)
+    throw new WeftError(
+      'FULL',
+      `of ${slots} link networks of this host ${used.size} are weft's and others use the rest: no more networks fit`,
+    )
   }
   return {
     byDocker: docker => byDocker.get(docker),

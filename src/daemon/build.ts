@@ -60,7 +60,7 @@ import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
 import { resolversOf } from '../overlay/switch-plan.ts'
 import type { Host } from '../plan/host.ts'
-import { slots } from '../plan/links.ts'
+import { linkMeets, linkProblems, slots } from '../plan/links.ts'
 import { nodeMac } from '../plan/macs.ts'
 import { containerEnd, gatewayLink, gatewayNs, resolverLink, resolverPort } from '../plan/names.ts'
 import { unitsOfEndpoint } from '../plan/unit.ts'
@@ -129,10 +129,15 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const context: Context = { store, mirror, node: config.node, boot, clock, log }
 
   let onBound = (): void => {}
-  const bindings: Bindings = await openBindings(join(config.dataDir, 'bindings.json'), slots, network => {
-    reconciler.networkChanged(network)
-    onBound()
-  })
+  const bindings: Bindings = await openBindings(
+    join(config.dataDir, 'bindings.json'),
+    slots,
+    network => {
+      reconciler.networkChanged(network)
+      onBound()
+    },
+    slot => linkMeets(slot, facts.onLinks) !== undefined,
+  )
   const holdings = parts.add('holdings', openHoldings({ mirror, node: config.node }))
   const departures = parts.add(
     'departures',
@@ -324,6 +329,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         departures: () => departures.size,
         reserve,
         floatingProblems: () => floating.problems(),
+        linkProblems: () => linkProblems(bindings.bound, facts.onLinks),
         legacyFilters,
       }),
       log,

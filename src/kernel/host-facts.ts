@@ -18,6 +18,8 @@ export interface HostFacts {
   readonly underlay: { readonly dev: string; readonly mtu: number; readonly address: string }
   /** CIDRs of other routes and resolvers, without defaults, loopback and link-local. */
   readonly routes: readonly string[]
+  /** Addresses and routes from the range of our link networks (plan/links). */
+  readonly onLinks: readonly { readonly dev: string; readonly prefix: string }[]
   /** What its devices have for good: without weft's, Docker's and temporary ones. */
   readonly addresses: readonly { readonly dev: string; readonly address: string }[]
   /** Name servers of /etc/resolv.conf, plain addresses. */
@@ -46,6 +48,7 @@ export interface UnderlayChoice {
 export const resolvConf = '/etc/resolv.conf'
 
 const mainTable = 254
+const ofLinks = /^(169\.254\.|fd69:7765:6674:)/
 const docker = /^(docker0|br-[0-9a-f]{12})$/
 
 export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> => {
@@ -56,7 +59,8 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const addresses = await socket.dump(listAddresses(), decodeAddress)
     const allRoutes = await socket.dump(listRoutes(), decodeRoute)
     const routes = allRoutes.filter(route => route.table === mainTable)
-    const global = addresses.filter(address => isOfHost(address, index => byIndex.get(index)?.name))
+    const nameOf: NameOf = index => byIndex.get(index)?.name
+    const global = addresses.filter(address => isOfHost(address, nameOf))
     const index =
       choice.dev !== undefined
         ? byName.get(choice.dev)?.index
@@ -72,13 +76,20 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       const what = vtep === undefined ? `${has}, none that lasts: give it one, or --vtep` : `--vtep ${vtep}: ${has}`
       throw new WeftError('INVALID', what)
     }
-    const inTheWay = routes.filter(route => isForeign(route, index => byIndex.get(index)?.name)).map(({ dst }) => dst)
+    const inTheWay = routes.filter(route => isForeign(route, nameOf)).map(({ dst }) => dst)
     const acceptsRa: string[] = []
     for (const name of choice.listening ?? [])
       if (['1', '2'].includes(await sysctl(`net/ipv6/conf/${name}/accept_ra`))) acceptsRa.push(name)
     const servers = await resolvers()
+    const on = (index: number, prefix: string) => ({ dev: nameOf(index) ?? `index ${index}`, prefix })
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
+      onLinks: [
+        ...addresses
+          .filter(one => isAddressOnLinks(one, nameOf))
+          .map(one => on(one.ifindex, `${one.address}/${one.prefixLength}`)),
+        ...routes.filter(one => isRouteOnLinks(one, nameOf)).map(one => on(devicesOf(one)[0]!, one.dst)),
+      ],
       addresses: global.flatMap(({ ifindex, family, flags, address, prefixLength }) => {
         const dev = byIndex.get(ifindex)?.name
         const lasting = dev !== undefined && !docker.test(dev) && !(family === AF_INET6 && flags & IFA_F.TEMPORARY)
@@ -89,7 +100,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       forwards4: (await sysctl('net/ipv4/ip_forward')) === '1',
       advertised: [
         ...new Set([...allRoutes.filter(isAdvertised).flatMap(devicesOf), ...global.flatMap(leasedOn)]),
-      ].flatMap(index => byIndex.get(index)?.name ?? []),
+      ].flatMap(index => nameOf(index) ?? []),
       acceptsRa,
       guestChains: await readGuestChains(sockets),
       dockerBridges: [...byName.keys()].filter(name => docker.test(name)).sort(),
@@ -125,11 +136,19 @@ export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: N
   scope === 0 && whose !== protocol && !oursByName('', nameOf(ifindex) ?? '')
 
 /** A route that no network of ours may be beside: neither weft's own nor a default, loopback or link-local one. */
-export const isForeign = ({ table, oif, hops, dst }: Route, nameOf: NameOf): boolean => {
-  const index = oif ?? hops?.[0]?.oif
-  if (table !== mainTable || index === undefined || oursByName('', nameOf(index) ?? '')) return false
-  return !/\/0$/.test(dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(dst)
+export const isForeign = (route: Route, nameOf: NameOf): boolean =>
+  isRouteOfHost(route, nameOf) && !/\/0$/.test(route.dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(route.dst)
+
+const isRouteOfHost = (route: Route, nameOf: NameOf): boolean => {
+  const [index] = devicesOf(route)
+  return route.table === mainTable && index !== undefined && !oursByName('', nameOf(index) ?? '')
 }
+
+/** What others have where our link networks are from (plan/links), of whatever scope. */
+export const isAddressOnLinks = (address: Address, nameOf: NameOf): boolean =>
+  ofLinks.test(address.address) && isOfHost({ ...address, scope: 0 }, nameOf)
+export const isRouteOnLinks = (route: Route, nameOf: NameOf): boolean =>
+  ofLinks.test(route.dst) && isRouteOfHost(route, nameOf)
 
 const readGuestChains = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
   guestChainsOf((await listObjects(await sockets.netfilter(''), { table: () => false })).chains)

@@ -9,13 +9,13 @@ import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import type { Message } from '../netlink/message.ts'
 import { openMonitor } from '../netlink/monitor.ts'
-import { decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
+import { type Address, decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeLink, isRemovedLink } from '../netlink/rtnl/link.ts'
 import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
 import { NETLINK_ROUTE } from '../netlink/uapi.ts'
-import { isForeign, isOfHost, resolvConf } from './host-facts.ts'
+import { isAddressOnLinks, isForeign, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
 import { pathOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { openSockets } from './sockets.ts'
@@ -48,6 +48,8 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
   const names = new Map<number, string>()
   const inUse = new Set<number>() // devices with an address or route that counts: with their link it goes without a word
   const nameOf = (index: number): string | undefined => names.get(index)
+  const isAddress = (one: Address): boolean => isOfHost(one, nameOf) || isAddressOnLinks(one, nameOf)
+  const isRoute = (one: Route): boolean => isForeign(one, nameOf) || isRouteOnLinks(one, nameOf)
   let timer: Timer | undefined
   let retry: Timer | undefined
   let looking: Promise<void> | undefined
@@ -95,14 +97,14 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
       case RTM.NEWADDR:
       case RTM.DELADDR: {
         const address = decodeAddress(message)
-        if (!address || !isOfHost(address, nameOf)) return false
+        if (!address || !isAddress(address)) return false
         inUse.add(address.ifindex)
         return true
       }
       case RTM.NEWROUTE:
       case RTM.DELROUTE: {
         const route = decodeRoute(message)
-        if (!route || !isForeign(route, nameOf)) return false
+        if (!route || !isRoute(route)) return false
         useOf(route)
         return true
       }
@@ -122,8 +124,8 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
       for (const [index, { name }] of (await sockets.links(ns)).byIndex) names.set(index, name)
       const socket = await sockets.route(ns)
       for (const address of await socket.dump(listAddresses(), decodeAddress))
-        if (isOfHost(address, nameOf)) inUse.add(address.ifindex)
-      for (const route of await socket.dump(listRoutes(), decodeRoute)) if (isForeign(route, nameOf)) useOf(route)
+        if (isAddress(address)) inUse.add(address.ifindex)
+      for (const route of await socket.dump(listRoutes(), decodeRoute)) if (isRoute(route)) useOf(route)
     } finally {
       await sockets.close()
     }

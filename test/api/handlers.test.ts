@@ -27,6 +27,7 @@ const handlers = async (parts: Partial<ApiParts>) => {
       portProblems: none,
       probeFailures: none,
       floatingProblems: none,
+      linkProblems: none,
       dnsListening: () => 0,
       departures: () => 0,
       legacyFilters: () => [],
@@ -63,6 +64,11 @@ t.test('filters of iptables-legacy are a problem, with the remedy', async t => {
   t.match((await getStatus({}, signal)).problems, [
     /^iptables-legacy filters IPv4 and IPv6 on this host, .*update-alternatives --set iptables .* and restart Docker/,
   ])
+})
+
+t.test('a link network that others use too is a problem', async t => {
+  const { getStatus } = await handlers({ linkProblems: () => new Map([['n', 'its link meets another']]) })
+  t.same((await getStatus({}, signal)).problems, ['network n: its link meets another'])
 })
 
 t.test('a node that does not answer is a problem', async t => {

@@ -39,3 +39,25 @@ t.test('where every link is taken it keeps its own', async t => {
   await bindings.rebind('d', 'first')
   t.equal(bindings.byDocker('d')?.slot, 0)
 })
+
+t.test('links that others use are not taken', async t => {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-bindings-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  const others = new Set([0, 2])
+  const open = () =>
+    openBindings(
+      join(dir, 'bindings.json'),
+      4,
+      () => {},
+      slot => others.has(slot),
+    )
+  const bindings = await open()
+  t.equal((await bindings.bind('d', 'first')).slot, 1)
+  t.equal((await bindings.bind('e', 'second')).slot, 3)
+  await t.rejects(bindings.bind('f', 'third'), {
+    code: 'FULL',
+    message: "of 4 link networks of this host 2 are weft's and others use the rest: no more networks fit",
+  })
+  others.add(1)
+  t.equal((await open()).byDocker('d')?.slot, 1, 'what it has it keeps')
+})

@@ -51,4 +51,19 @@ else {
       message: /^--vtep 2001:db8:5::9: device eth0 has /,
     })
   })
+
+  t.test('what others have where our links are from', async t => {
+    sh('ip link add weft0 type veth peer name weft0x && ip link add idrac type veth peer name bmc')
+    for (const dev of ['weft0', 'idrac']) sh(`ip link set ${dev} up`)
+    sh('ip addr add 169.254.1.5/30 dev weft0 && ip addr add 169.254.1.2/24 dev idrac scope link')
+    sh('ip route add 169.254.9.0/24 dev idrac && ip addr add fd69:7765:6674:3::1/64 dev idrac nodad')
+    const { onLinks } = await readHostFacts({ vtep: '192.0.2.1' })
+    const prefixes = ['169.254.1.2/24', '169.254.1.0/24', '169.254.9.0/24', 'fd69:7765:6674:3::1/64']
+    t.same(
+      onLinks
+        .filter(({ prefix }) => prefix !== 'fd69:7765:6674:3::/64')
+        .sort((a, b) => a.prefix.localeCompare(b.prefix)),
+      prefixes.sort((a, b) => a.localeCompare(b)).map(prefix => ({ dev: 'idrac', prefix })),
+    )
+  })
 }

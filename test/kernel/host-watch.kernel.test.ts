@@ -75,6 +75,12 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
   pair('tun0')
   await seen('an address of a new device', () => host.ip('addr', 'add', '10.79.0.1/24', 'dev', 'tun0'))
   await seen('the end of that device', () => host.ip('link', 'del', 'tun0'))
+  host.ip('link', 'add', 'idrac', 'type', 'bridge')
+  host.ip('link', 'set', 'idrac', 'up')
+  await seen('an address where our links are from', () =>
+    host.ip('addr', 'add', '169.254.1.2/24', 'dev', 'idrac', 'scope', 'link'),
+  )
+  await seen('a route there', () => host.ip('route', 'add', '169.254.2.0/24', 'dev', 'idrac'))
   await seen('resolv.conf', () => writeFileSync(resolvConf, 'nameserver 192.0.2.54\n'))
   t.same(switched, [])
   const sysctl = (setting: string): void =>
