@@ -12,6 +12,7 @@ import { IFA_F, RTPROT } from '../netlink/rtnl/uapi.ts'
 import { AF_INET, AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
 import { type GuestChain, guestChainsOf } from './guest-chains.ts'
+import { forwards6 } from './host-settings.ts'
 import { openSockets, type Sockets } from './sockets.ts'
 
 export interface HostFacts {
@@ -66,7 +67,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
         ? byName.get(choice.dev)?.index
         : choice.vtep !== undefined
           ? global.find(address => address.address === choice.vtep)?.ifindex
-          : routes.find(route => route.dst === '0.0.0.0/0' || route.dst === '::/0')?.oif
+          : defaultDevice(routes, nameOf)
     const link = index === undefined ? undefined : byIndex.get(index)
     if (!link) throw new WeftError('INVALID', noUnderlay(choice))
     const own = global.filter(address => address.ifindex === link.index)
@@ -117,6 +118,14 @@ const leasedOn = ({ family, flags, ifindex }: Address): number[] =>
 /** Of all hops. */
 const devicesOf = ({ oif, hops }: Route): number[] =>
   [oif, ...(hops ?? []).map(hop => hop.oif)].filter(index => index !== undefined)
+
+const defaultDevice = (routes: readonly Route[], nameOf: NameOf): number | undefined => {
+  const route = routes.find(({ dst }) => dst === '0.0.0.0/0' || dst === '::/0')
+  const [first, ...others] = new Set(route ? devicesOf(route) : [])
+  if (first === undefined || others.length === 0) return first
+  const names = [first, ...others].map(index => nameOf(index) ?? `index ${index}`).join(' and ')
+  throw new WeftError('INVALID', `the default route leads by ${names}: choose with --underlay-dev or --vtep`)
+}
 
 /** Of several the oldest, so that no newer one takes its place: the kernel lists IPv6 addresses from the newest on. */
 const lastingOf = (own: readonly Address[], last: string | undefined): string | undefined => {
@@ -184,6 +193,11 @@ export const bootId = async (): Promise<string> => {
 
 /** What no weft network can do without; throws NotSupportedError naming feature and remedy. */
 export const probeKernel = async (): Promise<void> => {
+  if ((await sysctl(forwards6)) === '')
+    throw new NotSupportedError(
+      'IPv6',
+      'boot without ipv6.disable=1 on the kernel command line: the links of networks of IPv4 alone have it too',
+    )
   if ((await sysctl('net/bridge/bridge-nf-call-iptables')) === '')
     throw new NotSupportedError(
       'br_netfilter',

@@ -8,7 +8,7 @@ import { inOwnHost } from './reconciled.ts'
 if (process.env['WEFT_TEST_HOST'] === undefined) inOwnHost(t, fileURLToPath(import.meta.url))
 else {
   const { readIdentity, lastVtep } = await import('../../src/daemon/identity.ts')
-  const { readHostFacts } = await import('../../src/kernel/host-facts.ts')
+  const { probeKernel, readHostFacts } = await import('../../src/kernel/host-facts.ts')
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
   const dir = '/run/weft-data'
   /** As at a start of weftd. */
@@ -65,5 +65,26 @@ else {
         .sort((a, b) => a.prefix.localeCompare(b.prefix)),
       prefixes.sort((a, b) => a.localeCompare(b)).map(prefix => ({ dev: 'idrac', prefix })),
     )
+  })
+
+  t.test('a kernel without IPv6 is named, with the remedy', async t => {
+    await probeKernel()
+    sh('mount -t tmpfs none /proc/sys/net/ipv6')
+    await t.rejects(probeKernel(), { code: 'NOT_SUPPORTED', message: /IPv6.*: boot without ipv6\.disable=1/ })
+    sh('umount /proc/sys/net/ipv6')
+  })
+
+  t.test('the device of the default route, also of one with several hops', async t => {
+    sh('ip link set dev eth0 up && ip addr flush dev idrac && ip addr add 198.51.100.1/24 dev idrac')
+    const several = (...hops: string[]): string =>
+      sh(`ip route replace default ${hops.map(hop => `nexthop via ${hop}`).join(' ')}`)
+    several('192.0.2.2', '192.0.2.3')
+    t.equal((await readHostFacts({})).underlay.dev, 'eth0')
+    several('192.0.2.2', '198.51.100.2')
+    const message = 'the default route leads by eth0 and idrac: choose with --underlay-dev or --vtep'
+    await t.rejects(readHostFacts({}), { code: 'INVALID', message })
+    t.equal((await readHostFacts({ dev: 'idrac' })).underlay.address, '198.51.100.1')
+    sh('ip route del default')
+    await t.rejects(readHostFacts({}), { message: /^no default route to tell the underlay by: give --underlay-dev/ })
   })
 }
