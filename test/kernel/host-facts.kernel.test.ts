@@ -33,6 +33,7 @@ else {
     add('1', 'nodad')
     t.equal(await vtep(), at('1'))
     add('2', 'nodad')
+    t.equal((await readHostFacts({ dev: 'eth0' })).underlay.address, at('1'), 'the older of two')
     add('3')
     t.match(sh('ip -6 addr show dev eth0'), /::3\/64 scope global tentative/)
     t.equal(await vtep(), at('1'))

@@ -78,7 +78,7 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
   host.ip('link', 'add', 'idrac', 'type', 'bridge')
   host.ip('link', 'set', 'idrac', 'up')
   await seen('an address where our links are from', () =>
-    host.ip('addr', 'add', '169.254.1.2/24', 'dev', 'idrac', 'scope', 'link'),
+    host.ip('addr', 'add', '169.254.1.2/32', 'dev', 'idrac', 'scope', 'link'),
   )
   await seen('a route there', () => host.ip('route', 'add', '169.254.2.0/24', 'dev', 'idrac'))
   await seen('resolv.conf', () => writeFileSync(resolvConf, 'nameserver 192.0.2.54\n'))
