@@ -3,7 +3,7 @@
 // machine. Unknown fields are dropped (a newer weft may write them); a wrong type is an error naming key and field.
 import { z } from 'zod'
 import { describe, WeftError } from '../base/errors.ts'
-import { parseAddress, parseInterface, parseMac, parsePrefix } from '../model/address.ts'
+import { checkAddress, parseInterface, parseMac, parsePrefix } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { AddressClaim, Endpoint, MacClaim, NodeNumberClaim } from '../model/endpoint.ts'
 import type { FloatingClaim } from '../model/floating.ts'
@@ -19,14 +19,14 @@ type Exact<T> = z.ZodType<T, unknown>
 
 /** A string that `parse` takes. Its error says what is wrong. */
 const text = (parse: (value: string) => unknown): z.ZodType<string, unknown> =>
-  z.string().superRefine((value, context) => {
+  z.string().check(({ value, issues }) => {
     try {
       parse(value)
     } catch (error) {
-      context.addIssue({ code: 'custom', message: describe(error) })
+      issues.push({ code: 'custom', message: describe(error), input: value })
     }
   })
-const address = text(value => parseAddress(value))
+const address = text(checkAddress)
 const prefix = text(value => parsePrefix(value))
 /** With host bits. */
 const cidr = text(value => parseInterface(value))
@@ -253,19 +253,20 @@ const keyParts: Readonly<Record<RecordKind, readonly ((part: string) => unknown)
   vniClaim: [any],
   poolClaim: [part => parsePrefix(poolOfKey(part))],
   endpoint: [any, any],
-  addressClaim: [any, part => parseAddress(part)],
+  addressClaim: [any, checkAddress],
   macClaim: [any, part => parseMac(part)],
   portClaim: [any, any],
   service: [any, any],
-  floating: [part => parseAddress(part)],
+  floating: [checkAddress],
   vip: [any, checkServiceKey],
 }
 
-const checkKey = (kind: RecordKind, key: string): void => {
+const checkKey = (kind: RecordKind, key: string, known: readonly string[] | undefined): void => {
   try {
-    const [, ...parts] = splitKey(key)
-    if (parts.length !== keyParts[kind].length) throw new Error(`it has ${parts.length + 1} parts`)
-    for (const [i, check] of keyParts[kind].entries()) check(parts[i]!)
+    const parts = known ?? splitKey(key)
+    const checks = keyParts[kind]
+    if (parts.length !== checks.length + 1) throw new Error(`it has ${parts.length} parts`)
+    for (let i = 0; i < checks.length; i++) checks[i]!(parts[i + 1]!)
   } catch (error) {
     throw new WeftError('INVALID', `store key ${key} is not ours`, { cause: error })
   }
@@ -274,9 +275,14 @@ const checkKey = (kind: RecordKind, key: string): void => {
 export const encode = <K extends RecordKind>(_kind: K, record: Records[K]): string =>
   JSON.stringify({ v: formatVersion, ...(record as object) })
 
-/** Throws INVALID naming key and field. */
-export const decode = <K extends RecordKind>(kind: K, key: string, text: string): Records[K] => {
-  checkKey(kind, key)
+/** `parts` of the key, where they are known. Throws INVALID naming key and field. */
+export const decode = <K extends RecordKind>(
+  kind: K,
+  key: string,
+  text: string,
+  parts?: readonly string[],
+): Records[K] => {
+  checkKey(kind, key, parts)
   let json: unknown
   try {
     json = JSON.parse(text)

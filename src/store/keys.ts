@@ -26,7 +26,10 @@ export const keys = {
 } as const
 
 /** 'addresses/<id>/10.1.0.1' → ['addresses', '<id>', '10.1.0.1'] */
-export const splitKey = (key: string): readonly string[] => key.split('/').map(decodeURIComponent)
+export const splitKey = (key: string): readonly string[] => {
+  const parts = key.split('/')
+  return key.includes('%') ? parts.map(decodeURIComponent) : parts
+}
 
 /** Inverse of the text in `pools/`. */
 export const poolOfKey = (text: string): string => text.replace('_', '/')
