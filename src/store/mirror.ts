@@ -136,13 +136,31 @@ class Tables implements Snapshot {
 
 const none: ReadonlySet<string> = new Set()
 
-/** A key that is not ours may have a bare percent sign. */
-const partsOf = (key: string): readonly string[] => {
+/** undefined: not ours, it has a bare percent sign. */
+const partsOf = (key: string): readonly string[] | undefined => {
   try {
     return splitKey(key)
   } catch {
-    return key.split('/')
+    return undefined
   }
+}
+
+/** Of one event, so that nothing has to be forgotten. */
+type Texts = Map<string, string>
+
+const once = (text: string, texts: Texts): string => {
+  const known = texts.get(text)
+  if (known === undefined) texts.set(text, text)
+  return known ?? text
+}
+
+/** What stands in an endpoint and in each claim on what it owns is held once. */
+const shared = <T>(record: T, texts: Texts): T => {
+  const fields = record as { id?: unknown; endpoint?: unknown; boot?: unknown }
+  if (typeof fields.id === 'string') fields.id = once(fields.id, texts)
+  if (typeof fields.endpoint === 'string') fields.endpoint = once(fields.endpoint, texts)
+  if (typeof fields.boot === 'string') fields.boot = once(fields.boot, texts)
+  return record
 }
 
 const inner = <T>(tables: Map<string, Table<T>>, network: string): Table<T> => tables.get(network) ?? new Map()
@@ -179,8 +197,9 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
     damaged.set(key, why)
   }
 
-  const take = ({ key, entry }: Change): ChangedKey[] => {
-    const parts = partsOf(key)
+  const take = ({ key, entry }: Change, texts: Texts): ChangedKey[] => {
+    const split = partsOf(key)
+    const parts = split ?? key.split('/')
     const kind = recordKinds[parts[0]!]
     if (!kind || unread.has(parts[0]!)) return [parts]
     if (!entry && key === own && tables.nodes.has(self!)) {
@@ -189,7 +208,7 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
     }
     let versioned: Versioned<unknown> | undefined
     try {
-      if (entry) versioned = { record: decode(kind, key, entry.value), revision: entry.revision }
+      if (entry) versioned = { record: shared(decode(kind, key, entry.value, split), texts), revision: entry.revision }
     } catch (error) {
       doubt(key, describe(error))
       return [parts]
@@ -207,15 +226,15 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
         left = tables.enlist(parts[1]!, place.key, before?.record, after?.record)
       }
       if (place.table.delete(place.key)) records--
-      if (versioned) place.table.set(place.key, versioned)
+      if (versioned) place.table.set(kind === 'endpoint' ? once(place.key, texts) : place.key, versioned)
     }
     if (versioned) records++
     return left === undefined ? [parts] : [parts, ['members', parts[1]!, left]]
   }
 
-  const read = (change: Change): ChangedKey[] => {
+  const read = (change: Change, texts: Texts): ChangedKey[] => {
     shown.delete(change.key)
-    return take(change)
+    return take(change, texts)
   }
 
   const reach = (revision: bigint): void => {
@@ -228,17 +247,18 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
   }
 
   const run = async (): Promise<void> => {
+    const texts: Texts = new Map()
     for await (const event of store.watch('', stop.signal)) {
       switch (event.kind) {
         case 'snapshot':
-          for (const entry of event.entries) read({ key: entry.key, entry })
+          for (const entry of event.entries) read({ key: entry.key, entry }, texts)
           available = true
           reach(event.revision)
           first.resolve()
           for (const listener of listeners) listener('all')
           break
         case 'changes': {
-          const changed = event.changes.flatMap(read)
+          const changed = event.changes.flatMap(change => read(change, texts))
           reach(event.revision)
           for (const listener of listeners) listener(changed)
           break
@@ -251,6 +271,7 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
           for (const listener of availability) listener(available)
           break
       }
+      texts.clear()
     }
   }
   const running = run().catch(error => {
@@ -277,7 +298,7 @@ export const openMirror = (store: Store, log: Log, self?: NodeName): Mirror => {
       if (value === undefined && !shown.delete(key)) return
       if (value !== undefined) shown.add(key)
       const entry = value === undefined ? undefined : { key, value, revision: tables.revision }
-      const changed = take({ key, entry })
+      const changed = take({ key, entry }, new Map())
       for (const listener of listeners) listener(changed)
     },
     reached(revision, signal) {

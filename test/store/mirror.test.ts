@@ -3,6 +3,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { silentLog } from '../../src/base/log.ts'
 import { encode } from '../../src/store/codec.ts'
@@ -235,4 +237,28 @@ t.test('the guard keeps the readable version for the next start, and suspects th
   await put(store, { [keys.cluster]: cluster })
   for (let i = 0; i < 500 && (await doubted()); i++) await new Promise(resolve => setTimeout(resolve, 10))
   t.equal(await doubted(), undefined, 'believed again')
+})
+
+t.test('an id that many records have is held once', async t => {
+  const id = 'e'.repeat(10_000)
+  const claim = encode('addressClaim', { kind: 'bound', node: 'a', boot: 'b', endpoint: id })
+  const entries = Array.from({ length: 2000 }, (_, i) => ({
+    key: keys.address('n', `10.1.${i >> 8}.${i & 255}`),
+    value: claim,
+    revision: 1n,
+  }))
+  const store = {
+    async *watch() {
+      yield { kind: 'snapshot', entries, revision: 1n }
+    },
+  } as unknown as Store
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  collect()
+  const before = process.memoryUsage().heapUsed
+  const { mirror } = await open(t, store)
+  collect()
+  const heldMiB = (process.memoryUsage().heapUsed - before) / 2 ** 20
+  t.equal(mirror.snapshot.addresses('n').size, entries.length)
+  t.ok(heldMiB < 5, `${heldMiB} MiB, of each its own it would be 19`)
 })
