@@ -75,7 +75,7 @@ const openClient = (endpoint: string, tls: TlsContent | undefined): Etcd3 =>
   })
 
 export const entryOf = (prefix: string, kv: IKeyValue): Entry => ({
-  key: kv.key.toString('utf8').slice(prefix.length),
+  key: kv.key.toString('utf8', Buffer.byteLength(prefix)), // a slice of the text would hold the whole
   value: kv.value.toString('utf8'),
   revision: BigInt(kv.mod_revision),
 })

@@ -19,7 +19,8 @@ import type { Change, Entry } from './store.ts'
 
 export interface GuardDisk {
   readonly pins: Pins | undefined
-  readonly entries: readonly Entry[]
+  /** As they were read; the caller's from then on. */
+  readonly entries: Map<string, Entry>
   /** The pins as they are now, and what has changed in the records. */
   append(changes: readonly Change[]): void
   /** All of it durable before this resolves. */
@@ -111,7 +112,7 @@ export const openGuardDisk = async ({ dir, clock, log, state }: GuardDiskParts):
 
   return {
     pins: loaded.pins,
-    entries: [...loaded.entries.values()],
+    entries: loaded.entries,
     append(changes) {
       const text = line(state().pins, changes)
       since?.push(text)

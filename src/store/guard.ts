@@ -42,7 +42,7 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
   const stop = new AbortController()
   const pins = (): Pins | undefined => ids && { ...ids, revision: seen }
   const disk = await openGuardDisk({ dir, clock, log, state: () => ({ pins: pins(), believed }) })
-  const believed = new Map(disk.entries.map(entry => [entry.key, entry]))
+  const believed = disk.entries
   /** Newest versions that cannot be read: what is believed of these keys, also at the next start, is the version before. */
   const unreadable = new Map<string, Entry>()
   let ids = disk.pins && { engine: disk.pins.engine, cluster: disk.pins.cluster }
@@ -100,6 +100,11 @@ export const guardStore = async (inner: Store, { dir, log, clock }: GuardOptions
     engine = look.engine
     const changes = differencesTo(shown(), look.entries)
     take(changes, look.revision)
+    if (unreadable.size === 0) {
+      // the same records; the watch below holds the texts of these keys as well, so they are held once
+      believed.clear()
+      for (const entry of look.entries) believed.set(entry.key, entry)
+    }
     if (!begun) {
       begun = true
       hub.start(begin)

@@ -75,17 +75,30 @@ export const openHub = (): Hub => {
     watcher.wake()
   }
 
-  const follow = async function* (
-    watcher: Watcher,
-    signal: AbortSignal,
-    ready: Promise<void> | undefined,
-  ): AsyncGenerator<WatchEvent> {
+  /** A function of its own: what a generator has in a variable it holds as long as the watch, here every record. */
+  const register = (prefix: string, begin: (prefix: string) => Beginning | undefined): Watcher => {
+    const snapshot = begin(prefix)
+    const watcher: Watcher = {
+      prefix,
+      after: snapshot?.ready ? snapshot.revision : -1n,
+      waiting: new Map(),
+      revision: snapshot?.revision ?? 0n,
+      relisted: false,
+      snapshot,
+      begun: snapshot !== undefined,
+      wake: () => {},
+    }
+    watchers.add(watcher)
+    return watcher
+  }
+
+  const follow = async function* (watcher: Watcher, signal: AbortSignal): AsyncGenerator<WatchEvent> {
     let toldOutage: Error | undefined
     const onAbort = (): void => watcher.wake()
     signal.addEventListener('abort', onAbort, { once: true })
     try {
       const whole = await Promise.race([
-        ready?.then(
+        watcher.snapshot?.ready?.then(
           () => true,
           () => false,
         ) ?? true,
@@ -129,20 +142,7 @@ export const openHub = (): Hub => {
       }
     },
     async *watch(prefix, signal, begin) {
-      if (signal.aborted) return
-      const snapshot = begin(prefix)
-      const watcher: Watcher = {
-        prefix,
-        after: snapshot?.ready ? snapshot.revision : -1n,
-        waiting: new Map(),
-        revision: snapshot?.revision ?? 0n,
-        relisted: false,
-        snapshot,
-        begun: snapshot !== undefined,
-        wake: () => {},
-      }
-      watchers.add(watcher)
-      yield* follow(watcher, signal, snapshot?.ready)
+      if (!signal.aborted) yield* follow(register(prefix, begin), signal)
     },
   }
 }

@@ -118,7 +118,8 @@ const listAgain = async function* (parts: WatchParts, progress: Progress): Async
   const timeoutMs = Math.min(listMs.first * 2 ** progress.strikes, listMs.most)
   const { entries, revision, engine } = await parts.list(parts.part, { signal: parts.signal, timeoutMs })
   const first = progress.revision === undefined
-  const changes = differences(progress.told, entries)
+  const changes = first ? [] : differences(progress.told, entries)
+  if (first) for (const entry of entries) progress.told.set(entry.key, entry.revision)
   progress.revision = revision
   progress.engine = engine
   progress.listed = true
