@@ -181,13 +181,13 @@ export const openReconciler = ({
       const result = plan(unit, inputs)
       if (result.wanted.length > 0) planned.set(key, unit)
       else planned.delete(key)
-      const since = untold.get(key)?.touched ?? new Set()
-      untold.set(key, { unit, touched: since })
-      for (const touched of wanted.update(key, result)) {
+      const fresh = wanted.update(key, result)
+      for (const touched of fresh) {
         dirtyKeys.add(touched)
         touchedKeys.add(touched)
-        since.add(touched)
       }
+      for (const before of untold.get(key)?.touched ?? []) fresh.add(before)
+      untold.set(key, { unit, touched: fresh })
     }
     dirtyUnits.clear()
     return touchedKeys
@@ -224,8 +224,13 @@ export const openReconciler = ({
       if (desired && !actual) {
         if (desired.kind === 'veth' && desired.port && !permits.has(key)) lost.add(key)
         else todo.push({ kind: 'add', object: desired })
-      } else if (desired && actual && !sameObject(desired, actual)) {
-        todo.push({ kind: 'replace', object: desired, old: actual })
+      } else if (desired && actual) {
+        if (!sameObject(desired, actual)) todo.push({ kind: 'replace', object: desired, old: actual })
+        else if (desired !== actual) {
+          // key and object are held once from here
+          observed.delete(key)
+          observed.set(key, desired)
+        }
       } else if (!desired && actual) {
         // what is inside a namespace goes with it; a setting stays as it is, and may go with its link
         if (!isSetting(actual) && (actual.kind === 'netns' || !gone(nsOf(actual))))

@@ -14,7 +14,7 @@ interface Claim {
 
 export interface WantedObjects {
   /** Puts a unit's plan in the place of its last one; gives the keys whose object may have changed. */
-  update(unit: UnitKey, planned: Planned): Iterable<ObjectKey>
+  update(unit: UnitKey, planned: Planned): Set<ObjectKey>
   get(key: ObjectKey): KernelObject | undefined
   /** Of one namespace, or all. */
   keys(ns?: Ns): readonly ObjectKey[]
@@ -24,6 +24,8 @@ export interface WantedObjects {
 
 const beats = (a: Claim, b: Claim): boolean =>
   a.rank !== b.rank ? a.rank > b.rank : a.revision !== b.revision ? a.revision > b.revision : a.unit > b.unit
+
+const best = (claims: readonly Claim[]): Claim => claims.reduce((one, next) => (beats(next, one) ? next : one))
 
 export const wantedObjects = (): WantedObjects => {
   const keysByUnit = new Map<UnitKey, readonly ObjectKey[]>()
@@ -50,15 +52,18 @@ export const wantedObjects = (): WantedObjects => {
         const key = keyOf(object)
         keys.push(key)
         touched.add(key)
-        put(key, [...list(key), { unit, object, rank, revision: planned.revision }])
+        const claim: Claim = { unit, object, rank, revision: planned.revision }
+        claims.set(key, claims.has(key) ? [...list(key), claim] : claim)
       }
       if (keys.length === 0) keysByUnit.delete(unit)
       else keysByUnit.set(unit, keys)
       return touched
     },
-    get: key =>
-      list(key).reduce<Claim | undefined>((best, next) => (best && !beats(next, best) ? best : next), undefined)
-        ?.object,
+    get(key) {
+      const held = claims.get(key)
+      if (held === undefined) return undefined
+      return (Array.isArray(held) ? best(held) : (held as Claim)).object
+    },
     keys: ns => claims.keys(ns),
     keysOf: unit => keysByUnit.get(unit) ?? [],
     get size() {
