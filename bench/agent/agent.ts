@@ -9,6 +9,7 @@ import { openLinuxKernel } from '../../src/kernel/linux.ts'
 import { openReconciler } from '../../src/reconcile/reconciler.ts'
 import { openEtcdStore } from '../../src/store/etcd.ts'
 import { guardStore } from '../../src/store/guard.ts'
+import { keys } from '../../src/store/keys.ts'
 import { openMirror } from '../../src/store/mirror.ts'
 import { testHost } from '../../test/overlay/cluster.ts'
 import { answering } from '../frame/child.ts'
@@ -77,6 +78,8 @@ const attend = async (ask: Ask): Promise<Usage> => {
 }
 
 await reconciler.start()
+const adopted = usage()
+await store.get(keys.cluster, { timeoutMs: 60_000 }) // weftd ends its start with a store that has been listed and believed
 settleHeap()
 answering(attend)
-process.send!(usage())
+process.send!(adopted)
