@@ -151,7 +151,13 @@ const rowsOf = (
     goal: { kind: 'value', atMost: 5 },
     note: `mean of ${changes}, one at a time, from the store into the kernel`,
   })
-  emit('restart until adopted', 'ms', 'adoptedMs', 3000, 'after kill -9, from the start of the process')
+  emit(
+    'restart until adopted',
+    'ms',
+    'adoptedMs',
+    3000,
+    'after kill -9, from the start of the process to the end of its first pass',
+  )
   emit('rows that the restart wrote', '', 'adoptedWrites', 0)
   emit('memory after the restart', 'MiB', 'adoptedRssMiB', 200)
 }
