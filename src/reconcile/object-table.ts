@@ -6,6 +6,8 @@ export interface ObjectTable<T> {
   get(key: ObjectKey): T | undefined
   has(key: ObjectKey): boolean
   set(key: ObjectKey, value: T): void
+  /** A key that is there, by this text and with this value from now on: what another table has too is held once. */
+  adopt(key: ObjectKey, value: T): void
   delete(key: ObjectKey): void
   /** Of one namespace, or all. A copy: the table may be changed meanwhile. */
   keys(ns?: Ns): ObjectKey[]
@@ -24,6 +26,10 @@ export const objectTable = <T>(): ObjectTable<T> => {
       const table = byNs.get(ns)
       if (table) table.set(key, value)
       else byNs.set(ns, new Map([[key, value]]))
+    },
+    adopt(key, value) {
+      const table = byNs.get(nsOfKey(key))
+      if (table && table.get(key) !== value && table.delete(key)) table.set(key, value)
     },
     delete(key) {
       const ns = nsOfKey(key)

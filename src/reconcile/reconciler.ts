@@ -224,13 +224,10 @@ export const openReconciler = ({
       if (desired && !actual) {
         if (desired.kind === 'veth' && desired.port && !permits.has(key)) lost.add(key)
         else todo.push({ kind: 'add', object: desired })
+      } else if (desired && actual && !sameObject(desired, actual)) {
+        todo.push({ kind: 'replace', object: desired, old: actual })
       } else if (desired && actual) {
-        if (!sameObject(desired, actual)) todo.push({ kind: 'replace', object: desired, old: actual })
-        else if (desired !== actual) {
-          // key and object are held once from here
-          observed.delete(key)
-          observed.set(key, desired)
-        }
+        observed.adopt(key, desired)
       } else if (!desired && actual) {
         // what is inside a namespace goes with it; a setting stays as it is, and may go with its link
         if (!isSetting(actual) && (actual.kind === 'netns' || !gone(nsOf(actual))))
