@@ -96,6 +96,8 @@ const portRules = ({ mac, addresses, identity }: Endpoint, own: Node): string[] 
     'icmpv6 type nd-router-advert drop',
     'icmpv6 type nd-redirect drop',
     `icmpv6 type nd-neighbor-advert ${foreignTarget} drop`,
+    // who is about to have that address would take it for taken (RFC 4862, 5.4.3)
+    `ip6 saddr :: icmpv6 type nd-neighbor-solicit ${foreignTarget} drop`,
     `ip6 saddr ${linkLocal} goto discovery`,
     'ip6 saddr :: goto discovery',
     ...v6.map(ip => `ip6 saddr ${ip} ${accept}`),

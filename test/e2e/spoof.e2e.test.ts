@@ -221,6 +221,11 @@ const rows: Record<string, Lie[]> = {
         ),
       ),
     ),
+    ...['', '3a00010400000000'].flatMap(options =>
+      toBoth(`about to have another's address ${options}`, (to, mark, other) =>
+        discovery(to, { from: '::', options }, '8700', `00000000${hexOf(other.v6)}`, mark),
+      ),
+    ),
     ...toBoth('solicitation in the name of another', (to, mark, { v6: from }) =>
       discovery(to, { from, options: '' }, '8700', `00000000${hexOf(to.v6)}0101${hexOf(bad.mac)}`, mark),
     ),
