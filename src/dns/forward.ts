@@ -4,10 +4,7 @@
 import { createSocket } from 'node:dgram'
 import { connect } from 'node:net'
 import { familyOf } from '../model/address.ts'
-import type { Asker } from './resolver.ts'
-
-/** undefined: no answer came, or the asker has too many questions on their way. */
-export type Forward = (query: Buffer, asker: Asker) => Promise<Buffer | undefined>
+import type { Forward } from './resolver.ts'
 
 const upstreamMs = 2000
 /** Questions on their way: of one asker, and of all. */

@@ -14,7 +14,6 @@ import {
 import { familyOf } from '../model/address.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Directory } from './directory.ts'
-import type { Forward } from './forward.ts'
 import { type Answer, lookup, ttl } from './records.ts'
 
 export interface Asker {
@@ -22,6 +21,9 @@ export interface Asker {
   readonly address: string
   readonly transport: 'udp' | 'tcp'
 }
+
+/** Asks others. undefined: no answer came, or the asker has too many questions on their way. */
+export type Forward = (query: Buffer, asker: Asker) => Promise<Buffer | undefined>
 
 export interface Resolver {
   /** undefined: drop it, the asker's next resolver answers. */

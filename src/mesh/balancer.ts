@@ -4,10 +4,7 @@
 import type { Family } from '../model/address.ts'
 import type { Proto } from '../model/port.ts'
 import type { Scheduler, ServiceOptions } from '../model/service-options.ts'
-import type { Balancer } from '../plan/host.ts'
 import type { Wanted } from '../plan/unit.ts'
-import { ipvs } from './ipvs.ts'
-import { nft } from './nft.ts'
 
 export interface BalancedPort {
   /** Of the gateway. */
@@ -39,5 +36,3 @@ export interface Engine {
   readonly schedulers: readonly Scheduler[]
   plan(port: BalancedPort): Wanted[]
 }
-
-export const engines: Readonly<Record<Balancer, Engine>> = { ipvs, nft }

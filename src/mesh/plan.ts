@@ -15,7 +15,8 @@ import { gatewayNs } from '../plan/names.ts'
 import { element, heldUdp, hostPorts, hostPortsAt } from '../plan/sets.ts'
 import { nothing, type Planned } from '../plan/unit.ts'
 import { type Backend, backendOf, livingEndpoint, reachable } from './backends.ts'
-import { type BalancedFamily, engines, type Target } from './balancer.ts'
+import type { BalancedFamily, Target } from './balancer.ts'
+import { engines } from './engines.ts'
 import type { HeldPort } from './holder.ts'
 
 export const planPort = (proto: Proto, port: number, snapshot: Snapshot, host: Host): Planned => {
