@@ -7,7 +7,7 @@ import { bench, quickRows } from './bench.ts'
 
 t.test('section netlink measures all its rows', async t => {
   const rows = await quickRows('netlink')
-  t.equal(rows.length, 8)
+  t.equal(rows.length, 10)
   t.ok(rows.every(({ peer, section }) => peer && section === 'netlink'))
 })
 
