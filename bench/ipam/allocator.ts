@@ -64,7 +64,7 @@ const context: Context = { store, mirror, node, boot: 'boot', clock, log }
 const bindings = await openBindings(join(dir, `${node}.json`), 64, () => {})
 await bindings.bind('docker', network)
 const reserve = await openReserve(join(dir, `${node}-reserve.json`), clock, mirror)
-const addresses = openAddresses(context, bindings, openPools(context), reserve)
+const addresses = openAddresses(context, bindings, openPools(context), reserve, { has: () => false } as never)
 
 answering(async ({ count }: Want): Promise<Given> => {
   const given: string[] = []

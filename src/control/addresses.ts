@@ -26,13 +26,18 @@ import type { Compare } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
+import type { Departures } from './departures.ts'
+import { isPast, untilErased } from './leaving.ts'
 import { type Pools, recreate } from './pools.ts'
 import type { Reserve } from './reserve.ts'
 
 export interface Addresses {
   /** Answers an address with the pool's prefix length: '10.1.0.7/16'. */
   request(pool: string, address: string | undefined, gateway: boolean, signal: AbortSignal): Promise<string>
-  /** Frees a reservation of this node that nothing bound. Everything else: nothing happens. */
+  /**
+   * Frees a reservation of this node that nothing bound; one of an endpoint that has left is freed with it, now. Everything
+   * else: nothing happens.
+   */
   release(pool: string, address: string, signal: AbortSignal): Promise<void>
   /** Revision of a reservation made here a moment ago, before the mirror shows it. */
   reservedAt(network: NetworkId, address: string): bigint | undefined
@@ -58,6 +63,9 @@ const onlineMs = 2000
 const patienceMs = 4000
 const lookAgainMs = 100
 
+/** A reservation that nothing bound is freed after this. */
+export const reservationMs = 60_000
+
 /** Freed addresses rest this long before anybody gets them again. */
 export const restMs = 60_000
 
@@ -71,25 +79,47 @@ const ahead = (address: string, losses: number): string => {
 }
 
 /**
- * Before a spare claim of this node becomes something else: TAKEN when a container has the address. CONFLICT for a claim that is not in the list:
- * it is about to come into it, or to go to rest.
+ * Before a spare claim of this node becomes something else: TAKEN when a container has the address. CONFLICT when that has
+ * left, and for a claim that is not in the list: it is about to come into it, or to go to rest.
  */
-export const strikeOut = async (reserve: Reserve, network: NetworkId, address: string): Promise<void> => {
+export const strikeOut = async (
+  context: Context,
+  reserve: Reserve,
+  departures: Departures,
+  network: NetworkId,
+  address: string,
+  signal: AbortSignal,
+): Promise<void> => {
   const [struck] = await reserve.forgo(network, [address])
   if (struck !== undefined) return
+  const holder = reserve.endpoints().find(one => one.network === network && one.addresses.includes(address))
+  if (holder) await untilErased(context, departures, network, { node: holder.node, endpoint: holder.id }, signal)
   if (reserve.held(network, address))
     throw new WeftError('TAKEN', `address ${address} is in use on this host: choose another --ip`)
   throw new ConflictError(`address ${address} is being taken into the reserve of this host: repeat the command`)
 }
 
-export const openAddresses = (context: Context, bindings: Bindings, pools: Pools, reserve: Reserve): Addresses => {
+export const openAddresses = (
+  context: Context,
+  bindings: Bindings,
+  pools: Pools,
+  reserve: Reserve,
+  departures: Departures,
+): Addresses => {
   const { store, mirror, node, boot, clock } = context
-  const recent = new Map<string, bigint>() // our own reservations, until bound or released
+  /** Our own reservations, until bound or released; without a revision while the store is asked. */
+  const recent = new Map<string, { readonly revision?: bigint; readonly at: number }>()
+  const recently = (network: NetworkId, address: string) => {
+    const name = `${network} ${address}`
+    const one = recent.get(name)
+    if (one && clock.monotonic() - one.at > reservationMs) recent.delete(name) // no endpoint came: it is swept
+    return recent.get(name)
+  }
   const last = new Map<string, string>() // next-fit pointer per pool: fresh addresses before reused ones
   const unsettled = openHoldDown<NetworkId>(clock)
   const isTakenAsItIs = (network: NetworkId): boolean => unsettled.held(network, introductionMs)
   let silentAt = Number.NEGATIVE_INFINITY // monotonic ms, when a request with spares had waited for the store in vain
-  const queue = keyedQueue() // one allocation per pool at a time on this host
+  const queue = keyedQueue() // one allocation per pool, and per address that is asked for, at a time on this host
 
   const free = (claim: AddressClaim | undefined): boolean => isFree(claim, clock.now())
 
@@ -102,16 +132,22 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
     const key = keys.address(network, address)
     const compare: Compare = before ? { key, is: 'at', revision: before.revision } : { key, is: 'absent' }
     const value = encode('addressClaim', { kind: 'reserved', node, boot, since: clock.now() })
-    const revision = await store.commit(
-      [
-        compare,
-        { key: keys.network(network), is: 'present' },
-        { key: keys.pool(poolOf(network, address)), is: 'present' },
-      ],
-      [{ kind: 'put', key, value }],
-      { signal },
-    )
-    recent.set(`${network} ${address}`, revision)
+    const pool = keys.pool(poolOf(network, address))
+    const name = `${network} ${address}`
+    if (recently(network, address)) throw new ConflictError(`address ${address} is being given here just now`)
+    const at = clock.monotonic()
+    recent.set(name, { at })
+    try {
+      const revision = await store.commit(
+        [compare, { key: keys.network(network), is: 'present' }, { key: pool, is: 'present' }],
+        [{ kind: 'put', key, value }],
+        { signal },
+      )
+      recent.set(name, { revision, at })
+    } catch (error) {
+      recent.delete(name)
+      throw error
+    }
   }
 
   const poolOf = (network: NetworkId, address: string): string => {
@@ -127,11 +163,16 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
     if (why) throw new WeftError('TAKEN', `${why}: choose another --ip`)
     const entry = await store.get(keys.address(network, address), { signal })
     const claim = entry && decode('addressClaim', entry.key, entry.value)
-    // resting ones too: the user asks for this very address, and its last holder is gone
-    if (!claim || claim.kind === 'resting')
+    // resting ones too: the user asks for this very address, and its last holder is gone; or a call of ours that is over
+    const left = claim?.kind === 'reserved' && claim.node === node && !recently(network, address)
+    if (!claim || claim.kind === 'resting' || left)
       return book(network, address, entry && claim ? { record: claim, revision: entry.revision } : undefined, signal)
     if (claim.kind === 'spare') return askBack(network, address, claim, entry!.revision, signal)
     if (claim.kind === 'vip') throw takenByService(address, claim.service)
+    if (claim.kind === 'bound') {
+      if (isPast(context, network, claim)) return // ours still: CreateEndpoint, which has time of its own, takes it over
+      await untilErased(context, departures, network, claim, signal)
+    }
     throw new WeftError('TAKEN', `address ${address} is in use on host ${claim.node}: choose another --ip`)
   }
 
@@ -144,7 +185,7 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
     signal: AbortSignal,
   ): Promise<void> => {
     if (spare.node === node) {
-      await strikeOut(reserve, network, address)
+      await strikeOut(context, reserve, departures, network, address, signal)
       return book(network, address, { record: spare, revision }, signal)
     }
     const whose = `address ${address} is in the reserve of host ${spare.node}`
@@ -173,7 +214,7 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
     let after = last.get(pool.prefix)
     for (let looked = false; ; ) {
       const taken = (text: string): boolean =>
-        lostTo.has(text) || recent.has(`${network} ${text}`) || !free(claims.get(text)?.record)
+        lostTo.has(text) || recently(network, text) !== undefined || !free(claims.get(text)?.record)
       const choice = nextFree(pool, taken, after)
       if (choice === undefined) {
         if (looked) break
@@ -323,7 +364,8 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
     let full = new WeftError('NOT_FOUND', `network ${network.name} has no subnet of that family`)
     for (const pool of holder ? [holder] : among)
       try {
-        const given = await queue.run(pool.prefix, async () => {
+        // who waits for an address of their choice keeps nobody else waiting
+        const given = await queue.run(address ?? pool.prefix, async () => {
           if (address === undefined) return anyOrSpare(network.id, pool, signal)
           await one(network.id, pool, address, signal)
           return address
@@ -382,6 +424,7 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
       const entry = await store.get(key, { signal })
       if (!entry) return
       const held = decode('addressClaim', key, entry.value)
+      if (held.kind === 'bound' && departures.has(held.endpoint)) return departures.hasten(held.endpoint, signal)
       if (held.kind !== 'reserved' || held.node !== node) return
       await store
         .commit([{ key, is: 'at', revision: entry.revision }], [{ kind: 'delete', key }], { signal })
@@ -390,7 +433,7 @@ export const openAddresses = (context: Context, bindings: Bindings, pools: Pools
         })
     },
     isTakenAsItIs,
-    reservedAt: (network, address) => recent.get(`${network} ${address}`),
+    reservedAt: (network, address) => recently(network, address)?.revision,
     settled: (network, address) => recent.delete(`${network} ${address}`),
   }
 }

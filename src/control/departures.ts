@@ -10,6 +10,8 @@ import type { Log } from '../base/log.ts'
 import { keyedQueue } from '../base/queue.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 
+type Erase = (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>
+
 export interface Departures extends Closeable {
   /** On the disk when it resolves. */
   add(network: NetworkId, endpoint: EndpointId): Promise<void>
@@ -17,8 +19,10 @@ export interface Departures extends Closeable {
   addAll(departed: readonly (readonly [EndpointId, NetworkId])[]): Promise<void>
   has(endpoint: EndpointId): boolean
   readonly size: number
+  /** Erases it now, before others: somebody waits for what it had. Resolves when it is no longer noted. */
+  hasten(endpoint: EndpointId, signal: AbortSignal): Promise<void>
   /** From now on erases, in order, until closed. */
-  start(erase: (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>): void
+  start(erase: Erase): void
   close(): Promise<void>
 }
 
@@ -45,9 +49,19 @@ export const openDepartures = async (
   let working: Promise<void> = Promise.resolve()
   const save = (): Promise<void> => queue.run('file', () => writeDurably(path, JSON.stringify([...pending])))
 
-  const work = async (
-    erase: (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>,
-  ): Promise<void> => {
+  let erase: Erase | undefined
+  const erasing = new Map<EndpointId, Promise<void>>()
+  const eraseOne = (endpoint: EndpointId, network: NetworkId): Promise<void> => {
+    const known = erasing.get(endpoint)
+    if (known) return known
+    const done = erase!(network, endpoint, AbortSignal.any([stop.signal, AbortSignal.timeout(5000)]))
+      .then(() => void pending.delete(endpoint))
+      .finally(() => erasing.delete(endpoint))
+    erasing.set(endpoint, done)
+    return done
+  }
+
+  const work = async (): Promise<void> => {
     const retry = backoff(100, 2000)
     while (!stop.signal.aborted) {
       const next = pending.entries().next().value
@@ -58,8 +72,7 @@ export const openDepartures = async (
       }
       const [endpoint, network] = next
       try {
-        await erase(network, endpoint, AbortSignal.any([stop.signal, AbortSignal.timeout(5000)]))
-        pending.delete(endpoint)
+        await eraseOne(endpoint, network)
         await save()
         retry.reset()
       } catch (error) {
@@ -85,8 +98,16 @@ export const openDepartures = async (
     get size() {
       return pending.size
     },
-    start(erase) {
-      working = work(erase)
+    async hasten(endpoint, signal) {
+      while (!erase) await sleep(clock, 10, signal)
+      const network = pending.get(endpoint)
+      if (network === undefined) return
+      await eraseOne(endpoint, network)
+      await save()
+    },
+    start(how) {
+      erase = how
+      working = work()
     },
     async close() {
       stop.abort(new Error('closed'))

@@ -31,6 +31,7 @@ import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
 import { joinedHere } from './joining.ts'
+import { untilErased } from './leaving.ts'
 import { choosePorts, type HoldPort, type PortRequest, releasePorts, settlePorts } from './ports.ts'
 import { publishEndpoint } from './publication.ts'
 import type { Reserve } from './reserve.ts'
@@ -121,11 +122,12 @@ export const openEndpoints = (
       // Docker holds an address that we freed (its own store was restored, or it took over a minute): take it again
       return entry ? { key, is: 'at', revision: entry.revision } : { key, is: 'absent' }
     if (claim!.kind === 'vip') throw takenByService(address, claim!.service)
+    if (claim!.kind === 'bound') await untilErased(context, departures, network.id, claim!, signal)
     if (claim!.kind === 'bound' || claim!.node !== node)
-      throw new WeftError('TAKEN', `address ${address} is in use on another host`)
+      throw new WeftError('TAKEN', `address ${address} is in use on host ${claim!.node}: choose another --ip`)
     if (claim!.kind === 'spare') {
       const mine = await reserve.forgo(network.id, [address], ['taken'])
-      if (mine.length === 0) await strikeOut(reserve, network.id, address)
+      if (mine.length === 0) await strikeOut(context, reserve, departures, network.id, address, signal)
     }
     return { key, is: 'at', revision: entry.revision }
   }
@@ -197,6 +199,7 @@ export const openEndpoints = (
     const entry = await store.get(key, { signal })
     if (!entry) return { key, is: 'absent' }
     const claim = decode('macClaim', key, entry.value)
+    if (claim.kind === 'bound') await untilErased(context, departures, network.id, claim, signal)
     if (claim.kind === 'bound')
       throw new WeftError('TAKEN', `mac address ${mac} is in use on host ${claim.node}: choose another --mac-address`)
     return { key, is: 'at', revision: entry.revision }

@@ -10,12 +10,12 @@ import type { NetworkId } from '../model/ids.ts'
 import type { PoolClaim } from '../model/network.ts'
 import { vipService } from '../model/service.ts'
 import { keys } from '../store/keys.ts'
+import { reservationMs } from './addresses.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Pools } from './pools.ts'
 import { claimVip, freeVip, vipHoldMs } from './vips.ts'
 
-export const reservationMs = 60_000
 const everyMs = 10_000
 
 export const openSweeper = (context: Context, pools: Pools, bindings: Bindings): Closeable => {

@@ -195,7 +195,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   })
   const pools = openPools(context)
   const reserve = await openReserve(join(config.dataDir, 'reserve.json'), clock, mirror)
-  const addresses = openAddresses(context, bindings, pools, reserve)
+  const addresses = openAddresses(context, bindings, pools, reserve, departures)
   const networks = openNetworks(context, bindings, pools)
   const endpoints = openEndpoints(context, bindings, addresses, departures, port => holder.hold(port), reserve)
   const nodes = parts.add('nodes', openNodes(context))
@@ -366,6 +366,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     await Promise.race([joined, late.promise.then(() => knownHere(joined))])
     floating.start()
     await buryThePast()
+    // Docker starts containers already, which ask for what they had before
+    joined.then(
+      () => departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal)),
+      () => {},
+    )
     peers.look('all')
     await Promise.all([holdPorts(), peers.settled()]) // who is dead stays out of the first plan
     stop.signal.throwIfAborted()
@@ -378,7 +383,6 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
       member = true
       watch.poke()
       nodes.startPresence(identity.instance, () => BigInt(reconciler.status().reached))
-      departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))
       parts.add('sweeper', openSweeper(context, pools, bindings))
       // the embedded store is of this process: never away
       if (config.store.kind === 'etcd')

@@ -19,6 +19,7 @@ import type { Store } from '../../src/store/store.ts'
 import { limit, openHost } from './host.ts'
 
 const prefix = '10.9.0.0/24'
+const noDepartures = { has: () => false } as never
 
 t.test('hosts that ask in the same moment part ways, and share a pool to its last address', async t => {
   const dir = mkdtempSync(join(tmpdir(), 'weft-addresses-'))
@@ -50,7 +51,7 @@ t.test('hosts that ask in the same moment part ways, and share a pool to its las
       const bindings = await openBindings(join(dir, `${node}.json`), 64, () => {})
       await bindings.bind('d', 'n')
       const reserve = await openReserve(join(dir, `${node}-reserve.json`), systemClock, mirror)
-      return openAddresses(context, bindings, openPools(context), reserve)
+      return openAddresses(context, bindings, openPools(context), reserve, noDepartures)
     }),
   )
   const round = () => Promise.all(hosts.map(host => host.request(prefix, undefined, false, limit())))

@@ -8,6 +8,7 @@ import { systemClock } from '../../src/base/clock.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openAddresses } from '../../src/control/addresses.ts'
 import { openBindings } from '../../src/control/bindings.ts'
+import { openDepartures } from '../../src/control/departures.ts'
 import { openEndpoints } from '../../src/control/endpoints.ts'
 import { openNetworks } from '../../src/control/networks.ts'
 import { openPools } from '../../src/control/pools.ts'
@@ -33,6 +34,7 @@ export const openHost = async (t: Test) => {
   const mirror = openMirror(store, silentLog)
   await mirror.ready(limit())
   t.teardown(async () => {
+    await departures.close()
     await mirror.close()
     await store.close()
     rmSync(dir, { recursive: true })
@@ -41,8 +43,9 @@ export const openHost = async (t: Test) => {
   const bindings = await openBindings(join(dir, 'bindings.json'), 64, () => {})
   const pools = openPools(context)
   const reserve = await openReserve(join(dir, 'reserve.json'), systemClock, mirror)
-  const addresses = openAddresses(context, bindings, pools, reserve)
+  const departures = await openDepartures(join(dir, 'departures.json'), systemClock, silentLog, () => {})
+  const addresses = openAddresses(context, bindings, pools, reserve, departures)
   const networks = openNetworks(context, bindings, pools)
-  const endpoints = openEndpoints(context, bindings, addresses, {} as never, {} as never, reserve)
-  return { mirror, put, bindings, pools, addresses, networks, endpoints, node, underlay, store }
+  const endpoints = openEndpoints(context, bindings, addresses, departures, {} as never, reserve)
+  return { mirror, put, bindings, pools, reserve, departures, addresses, networks, endpoints, node, underlay, store }
 }

@@ -90,7 +90,7 @@ const openCluster = async (t: Test, names: readonly string[], pools: readonly st
     const departures = await openDepartures(join(home, 'departures.json'), clock, silentLog, () => {})
     const reserve = await openReserve(join(home, 'reserve.json'), clock, mirror)
     const all = openPools(context)
-    const addresses = openAddresses(context, bindings, all, reserve)
+    const addresses = openAddresses(context, bindings, all, reserve, departures)
     const endpoints = openEndpoints(context, bindings, addresses, departures, async () => undefined, reserve)
     const background = () => {
       departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal))

@@ -185,7 +185,7 @@ t.test('no container gets it, and a full subnet says so', async t => {
   t.same((await vips())[web], ['10.80.0.3'])
   const bindings = { byNetwork: () => ({ docker: 'd' }) } as never
   const pools = { holder: async () => ({ record: { network: 'app' } }) } as never
-  const addresses = openAddresses(a, bindings, pools, { spares: () => [], held: () => undefined } as never)
+  const addresses = openAddresses(a, bindings, pools, { spares: () => [], held: () => undefined } as never, {} as never)
   const { prefix } = network.pools[0]!
   await t.rejects(addresses.request(prefix, '10.80.0.3', false, limit()), {
     code: 'TAKEN',

@@ -10,6 +10,7 @@ import { silentLog } from '../../src/base/log.ts'
 import { openAddresses } from '../../src/control/addresses.ts'
 import { type Bindings, openBindings } from '../../src/control/bindings.ts'
 import type { Context } from '../../src/control/context.ts'
+import { openDepartures } from '../../src/control/departures.ts'
 import { openEndpoints } from '../../src/control/endpoints.ts'
 import { openNetworks } from '../../src/control/networks.ts'
 import { openPools } from '../../src/control/pools.ts'
@@ -83,8 +84,9 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   }
   const pools = openPools(context)
   const reserve = await openReserve(join(dir, `${name}-reserve.json`), systemClock, mirror)
-  const addresses = openAddresses(context, bindings, pools, reserve)
-  const endpoints = openEndpoints(context, bindings, addresses, {} as never, {} as never, reserve)
+  const departures = await openDepartures(join(dir, `${name}-departures.json`), systemClock, silentLog, () => {})
+  const addresses = openAddresses(context, bindings, pools, reserve, departures)
+  const endpoints = openEndpoints(context, bindings, addresses, departures, {} as never, reserve)
   const networks = openNetworks(context, bindings, pools)
   const listed = new Map<string, EngineNetwork>()
   const poolsOf = new Map<string, readonly string[]>() // Docker id → the engine's ids of its pools
