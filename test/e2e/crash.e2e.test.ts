@@ -14,6 +14,9 @@ const graceMs = 60_000
 
 await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--ipv6', 'app')
 await lab.shows('h2', 'app')
+const subnets = ['--subnet', '10.55.0.0/24', '--ipv6', '--subnet', 'fd55::/64']
+await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', ...subnets, 'stat')
+await lab.shows('h2', 'stat')
 const run = (host: string, name: string, ...options: string[]) =>
   lab.docker(host, 'run', '-d', '--network', 'app', '--name', name, ...options, 'busybox', ...idle)
 const running = async (): Promise<string[]> =>
@@ -49,6 +52,61 @@ t.test('an engine killed, whose containers do not outlive it', async t => {
   t.notOk(await resolves('once'))
   t.ok(await resolves('again'))
   await lab.docker('h2', 'rm', '-f', 'once', 'again')
+})
+
+/** Containers that have to come back to what they had: by --ip, --ip6, both, and --mac-address. */
+const chosen: readonly (readonly string[])[] = Array.from({ length: 6 }, (_, i) => [
+  ['--ip', `10.55.0.${20 + i}`],
+  ['--ip6', `fd55::${20 + i}`],
+  ['--ip', `10.55.0.${40 + i}`, '--ip6', `fd55::${40 + i}`],
+  ['--mac-address', `02:42:11:22:33:${20 + i}`],
+]).flat()
+const settledOnes = async (): Promise<string[]> => {
+  const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{.MacAddress}}{{end}}'
+  const found = chosen.map(async (options, i) => {
+    const { out } = await lab.tryDocker('h2', 'inspect', '-f', `{{.State.Running}} ${format}`, `s${i}`)
+    const [running, ...has] = out.split(' ')
+    const wanted = options.filter((_, at) => at % 2 === 1)
+    return running === 'true' && wanted.every(one => has.includes(one)) ? [] : [`s${i} ${options.join(' ')}: ${out}`]
+  })
+  return (await Promise.all(found)).flat()
+}
+const startChosen = () =>
+  Promise.all(
+    chosen.map((options, i) =>
+      lab.docker(
+        'h2',
+        ...['run', '-d', '--restart', 'always', '--network', 'stat', '--name', `s${i}`, ...options, 'busybox', ...idle],
+      ),
+    ),
+  )
+const endChosen = () => lab.docker('h2', 'rm', '-f', ...chosen.map((_, i) => `s${i}`))
+
+t.test('many with addresses of their choice, restarted at once', async t => {
+  await startChosen()
+  for (let round = 0; round < 4; round++) {
+    const answers = await Promise.all(chosen.map((_, i) => lab.tryDocker('h2', 'restart', '-t', '0', `s${i}`)))
+    t.same(
+      answers.filter(({ code }) => code !== 0).map(({ err }) => err),
+      [],
+      `round ${round}`,
+    )
+    t.same(await settledOnes(), [], `round ${round}`)
+  }
+  const { wrong, note } = await agree()
+  t.same(wrong, [], note)
+  await endChosen()
+})
+
+t.test('a host that loses its power, with addresses of their choice', async t => {
+  await startChosen()
+  t.same((await agree()).wrong, [])
+  await lab.ok('reboot', 'h2')
+  await lab.until(async () => (await settledOnes()).length === 0, graceMs)
+  t.same(await settledOnes(), [])
+  const { wrong, note } = await agree(graceMs)
+  t.same(wrong, [], note)
+  await endChosen()
 })
 
 t.test('a host that loses its power', async t => {
