@@ -16,6 +16,7 @@ import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { keys } from '../../src/store/keys.ts'
 import { openMirror } from '../../src/store/mirror.ts'
 import type { Store } from '../../src/store/store.ts'
+import { manualClock } from '../store/clock.ts'
 import { limit, openHost } from './host.ts'
 
 const prefix = '10.9.0.0/24'
@@ -99,4 +100,21 @@ t.test('by the pool of a Docker network that was joined: the addresses of the ne
   t.equal(await ask('fd08::/64', 'fd09::9'), 'fd09::9/64')
   await addresses.release('10.8.0.0/16', '10.9.1.2', limit())
   t.equal(await ask('10.8.0.0/16', '10.9.1.2'), '10.9.1.2/30', 'given back where it came from')
+})
+
+t.test('a reservation that no container came for: free again on the host that gave it, too', async t => {
+  const clock = manualClock()
+  const { mirror, pools, networks, addresses, store } = await openHost(t, clock)
+  await pools.request({ family: 4, prefix: '10.50.0.0/30', wanted: 'tiny' }, limit())
+  const request = { docker: 'd', pools: [{ prefix: '10.50.0.0/30', gateway: '10.50.0.1' }], options: {} }
+  await networks.create({ ...request, internal: false, ipv6: false }, limit())
+  const { network } = mirror.snapshot.names.get('tiny')!.record
+  await networks.introduce(network, { name: 'tiny', labels: {}, attachable: false }, limit())
+  const ask = () => addresses.request('10.50.0.0/30', undefined, false, limit())
+  t.equal(await ask(), '10.50.0.2/30')
+  await t.rejects(ask(), { code: 'FULL' })
+  clock.advance(61_000)
+  const key = keys.address(network, '10.50.0.2')
+  await mirror.reached(await store.commit([], [{ kind: 'delete', key }]), limit()) // as the sweeper does
+  t.equal(await ask(), '10.50.0.2/30')
 })

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import { systemClock } from '../../src/base/clock.ts'
+import { type Clock, systemClock } from '../../src/base/clock.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openAddresses } from '../../src/control/addresses.ts'
 import { openBindings } from '../../src/control/bindings.ts'
@@ -20,7 +20,7 @@ import { openMirror } from '../../src/store/mirror.ts'
 
 export const limit = () => AbortSignal.timeout(20_000)
 
-export const openHost = async (t: Test) => {
+export const openHost = async (t: Test, clock: Clock = systemClock) => {
   const dir = mkdtempSync(join(tmpdir(), 'weft-control-'))
   const store = await openEmbeddedStore({ dir })
   const put = (key: string, value: string) => store.commit([], [{ kind: 'put', key, value }], { signal: limit() })
@@ -39,7 +39,7 @@ export const openHost = async (t: Test) => {
     await store.close()
     rmSync(dir, { recursive: true })
   })
-  const context = { store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog }
+  const context = { store, mirror, node: 'a', boot: 'b', clock, log: silentLog }
   const bindings = await openBindings(join(dir, 'bindings.json'), 64, () => {})
   const pools = openPools(context)
   const reserve = await openReserve(join(dir, 'reserve.json'), systemClock, mirror)
