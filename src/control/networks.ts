@@ -2,6 +2,7 @@
 // Cluster networks: made or joined by CreateNetwork, named once Docker's API tells the name, removed when nobody uses
 // them. Every cluster network exists on every engine; which Docker network that is here, bindings know.
 import { ConflictError, WeftError } from '../base/errors.ts'
+import { keyedQueue } from '../base/queue.ts'
 import { type Family, familyOf } from '../model/address.ts'
 import { type NetworkId, type NodeName, vniRange } from '../model/ids.ts'
 import { insideMtu, leastInside, overhead } from '../model/mtu.ts'
@@ -57,6 +58,9 @@ export interface Networks {
 
 export const openNetworks = (context: Context, bindings: Bindings, pools: Pools): Networks => {
   const { store, mirror, node } = context
+  const queue = keyedQueue() // one creation of a network at a time
+  /** Prefixes of networks that were refused, and that Docker gives back without being their first holder. */
+  const refused = new Map<string, number>()
 
   const create = (request: NetworkRequest, signal: AbortSignal): Promise<Versioned<Network>> =>
     attempt(context, signal, async () => {
@@ -69,7 +73,10 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         return { record: decode('network', known.key, known.value), revision: known.revision }
       if (known) {
         const record = join(decode('network', known.key, known.value), request, options.network)
-        if (record.state.kind === 'active') return { record, revision: known.revision }
+        if (record.state.kind === 'active') {
+          refuseSecond(record, request, options.network)
+          return { record, revision: known.revision }
+        }
         // its end may wait for us
         if (request.replicaOf === id)
           throw new WeftError('CONFLICT', `network ${JSON.stringify(record.name ?? id)} is being removed: no replica`)
@@ -89,6 +96,23 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         )
       return make(id, request, claims, signal)
     })
+
+  /**
+   * Docker networks of this engine that asked for one subnet at the same moment were all given its claim: it was not to be
+   * told whether Docker repeats its call. The first has it; another joins only who says so.
+   */
+  const refuseSecond = ({ id, name }: Network, request: NetworkRequest, wanted: string | undefined): void => {
+    const first = bindings.byNetwork(id)?.docker
+    if (first === undefined || bindings.byDocker(request.docker)?.network === id) return
+    if (request.replicaOf === id || wanted !== undefined || pools.invited(id)) return
+    for (const { prefix } of request.pools) refused.set(prefix, (refused.get(prefix) ?? 0) + 1)
+    const join =
+      name === undefined ? '' : `add --opt weft.network=${name} --ipam-opt weft.network=${name} to join it, or `
+    throw new WeftError(
+      'TAKEN',
+      `subnet ${request.pools[0]!.prefix} is that of network ${JSON.stringify(name ?? first.slice(0, 12))}, which was made at the same moment: ${join}choose another --subnet`,
+    )
+  }
 
   /** An engine before 28 asks for an IPv4 subnet even where the network has none. */
   const notTogether = (prefixes: readonly string[], foreign: number, { network }: PoolClaim): WeftError => {
@@ -238,11 +262,14 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     async create(request, signal) {
       if (request.pools.length === 0)
         throw new WeftError('INVALID', 'a weft network needs a subnet: use --ipam-driver weft')
-      const { record, revision } = await create(request, signal)
-      // a binding without a record in the mirror would be taken for one whose network is gone
-      await mirror.reached(revision, signal)
-      await bindings.bind(request.docker, record.id)
-      return record
+      const { record: claim } = await pools.holder(request.pools[0]!.prefix, signal)
+      return queue.run(claim.network, async () => {
+        const { record, revision } = await create(request, signal)
+        // a binding without a record in the mirror would be taken for one whose network is gone
+        await mirror.reached(revision, signal)
+        await bindings.bind(request.docker, record.id)
+        return record
+      })
     },
     introduce: (id, face, signal) =>
       attempt(context, signal, async () => {
@@ -286,6 +313,10 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     remove: (id, signal) => remove(id, signal),
     removeNameless: (id, signal) => remove(id, signal, ({ name }) => name === undefined),
     async forsake(pool, signal) {
+      const others = refused.get(pool) ?? 0
+      if (others > 1) refused.set(pool, others - 1)
+      else refused.delete(pool)
+      if (others > 0) return
       const entry = await store.get(keys.pool(pool), { signal })
       const claim = entry && decode('poolClaim', entry.key, entry.value)
       if (!claim?.settled || claim.node !== node || claim.joined !== undefined) return

@@ -46,6 +46,8 @@ export interface Pools {
   request(request: PoolRequest, signal: AbortSignal): Promise<PoolGrant>
   /** Frees a claim that no CreateNetwork settled, or of a joined network; of any other that is there: nothing happens. */
   release(prefix: string, signal: AbortSignal): Promise<void>
+  /** Was a pool of it asked for by its name (the IPAM option weft.network) of late? CreateNetwork does not tell. */
+  invited(network: NetworkId): boolean
   /** Who holds this prefix; NOT_FOUND if nobody does. */
   holder(prefix: string, signal: AbortSignal): Promise<Versioned<PoolClaim>>
 }
@@ -60,6 +62,8 @@ const dockersOwn = [
 export const recreate = 'remove the network and type docker network create -d weft --ipam-driver weft NAME'
 
 const repetitionMs = 2000
+/** Between RequestPool and CreateNetwork. */
+const invitationMs = 10_000
 /** Between Docker's word and the cluster's being asked. */
 const removalMs = 2000
 
@@ -74,6 +78,9 @@ export const openPools = (context: Context): Pools => {
   const { store, mirror, node } = context
   /** Automatic answers of late (monotonic ms) to requests by name: Docker repeats when ours overlaps a route of its host. */
   const answered = new Map<string, readonly number[]>()
+
+  /** Networks whose pools were asked for by name, monotonic ms. */
+  const invitations = new Map<NetworkId, number>()
 
   /** Docker gave a pool of this network back here, monotonic ms: the cluster is perhaps not asked for its end yet. */
   const givenBack = new Map<NetworkId, number>()
@@ -254,12 +261,18 @@ export const openPools = (context: Context): Pools => {
           : explicit(request.prefix, request, signal)
       })
       if (request.wanted !== undefined && request.prefix === undefined) refuseRepetition(grant)
+      if (request.wanted !== undefined) invitations.set(grant.network, context.clock.monotonic())
       return grant
+    },
+    invited(network) {
+      const at = invitations.get(network)
+      return at !== undefined && context.clock.monotonic() - at < invitationMs
     },
     async release(prefix, signal) {
       const network = mirror.snapshot.pools.get(prefix)?.record.network
       if (network !== undefined) givenBack.set(network, context.clock.monotonic())
-      for (const id of givenBack.keys()) if (!mirror.snapshot.networks.has(id)) givenBack.delete(id)
+      for (const map of [givenBack, invitations])
+        for (const id of map.keys()) if (!mirror.snapshot.networks.has(id)) map.delete(id)
       const entry = await store.get(keys.pool(prefix), { signal })
       if (!entry) return
       const [, { record }] = claimOf(entry)

@@ -263,7 +263,6 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         ...ipamDriver({
           pools,
           addresses,
-          replicating: () => replicas.inFlight,
           makeWay: (pool, name) => replicas.makeWay(pool, name),
           forsake: (pool, signal) => networks.forsake(pool, signal),
         }),

@@ -15,10 +15,11 @@ import { decodeRequest, label, requests } from './wire.ts'
 export interface IpamDriverParts {
   readonly pools: Pools
   readonly addresses: Addresses
-  /** The cluster network that our own Docker API request is creating on this engine just now. */
-  readonly replicating: () => NetworkId | undefined
-  /** A pool, '' for any, is asked for; a user's command makes a network with it, perhaps of this name: no replica beside it. */
-  readonly makeWay: (pool: string, name: string | undefined) => Promise<void>
+  /**
+   * A pool, '' for any, is asked for: for the replica of this network, which we are having made; undefined: by a user's
+   * command, perhaps for a network of this name: no replica beside it.
+   */
+  readonly makeWay: (pool: string, name: string | undefined) => Promise<NetworkId | undefined>
   /** Docker gives this pool back: so is its network if it never got a name. */
   readonly forsake: (pool: string, signal: AbortSignal) => Promise<void>
 }
@@ -26,7 +27,6 @@ export interface IpamDriverParts {
 export const ipamDriver = ({
   pools,
   addresses,
-  replicating,
   makeWay,
   forsake,
 }: IpamDriverParts): Readonly<Record<string, Handler>> => ({
@@ -43,8 +43,7 @@ export const ipamDriver = ({
       if (name.startsWith('weft.') && name !== 'weft.network')
         throw new WeftError('UNKNOWN_OPTION', `ipam option ${name} is unknown, did you mean weft.network?`)
     const wanted = parseNetworkName(request.Options['weft.network'], 'ipam option')
-    await makeWay(request.Pool, wanted)
-    const replicaOf = replicating()
+    const replicaOf = await makeWay(request.Pool, wanted)
     const grant = await pools.request(
       {
         family: request.V6 === true || request.Pool.includes(':') ? 6 : 4,

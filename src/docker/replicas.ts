@@ -22,10 +22,11 @@ export interface Replicas extends Closeable {
   /** The network whose creation on this engine we have asked for and not got yet. */
   readonly inFlight: NetworkId | undefined
   /**
-   * Docker asks for a pool, '' for any. If a user's command makes a network with it, perhaps of this name, what we are
-   * making goes again, and nothing is made until the engine lists that one, 5 s at most; resolves within 3 s.
+   * Docker asks for a pool, '' for any. Answers the network whose replica we are having made with it: each of its pools is
+   * asked for once. Else a user's command makes a network, perhaps of this name: what we are making goes again, and
+   * nothing is made until the engine lists that one, 5 s at most; resolves within 3 s.
    */
-  makeWay(pool: string, name: string | undefined): Promise<void>
+  makeWay(pool: string, name: string | undefined): Promise<NetworkId | undefined>
   /** Docker's DeleteNetwork arrived. */
   deleted(docker: string): void
   /**
@@ -74,6 +75,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   let listed: ReadonlySet<string> = new Set() // Docker ids, at the last look
   let inFlight: NetworkId | undefined
   let crossed: NetworkId | undefined // a user's command began meanwhile
+  const asked = new Set<string>() // pools of the one in flight that Docker has asked for
   let timer: Timer | undefined
   let waiting: { readonly at: number; readonly timer: Timer } | undefined
   let running: Promise<void> | undefined
@@ -277,6 +279,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const replicate = async (record: Network, name: string): Promise<void> => {
     if (isUnderWay(name)) return lookAgain(replicaMs)
     inFlight = record.id
+    asked.clear()
     try {
       const docker = await engine.createNetwork(bodyOf(record, name))
       problems.delete(name)
@@ -381,13 +384,17 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     poke,
     async makeWay(pool, name) {
       const making = inFlight === undefined ? undefined : mirror.snapshot.networks.get(inFlight)?.record
-      if (making?.pools.some(({ prefix }) => prefix === pool)) return
+      if (making?.pools.some(({ prefix }) => prefix === pool) && !asked.has(pool)) {
+        asked.add(pool)
+        return making.id
+      }
       creations.begin(name)
       clock.after(creationMs, poke)
-      if (inFlight === undefined) return
+      if (inFlight === undefined) return undefined
       crossed = inFlight
       await Promise.race([running, sleep(clock, makeWayMs, stop.signal)])
       creations.begin(name)
+      return undefined
     },
     get inFlight() {
       return inFlight

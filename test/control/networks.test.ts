@@ -41,7 +41,7 @@ t.test('of weft.network, both options take the same names', async t => {
   const asked: (string | undefined)[] = []
   const handlers = ipamDriver({
     ...{ pools: { request: async ({ wanted }: { wanted?: string }) => ({ prefix: String(asked.push(wanted)) }) } },
-    ...{ addresses: {}, replicating: () => undefined, makeWay: async () => {}, forsake: async () => {} },
+    ...{ addresses: {}, makeWay: async () => undefined, forsake: async () => {} },
   } as never)
   const pool = (name: string) =>
     handlers['IpamDriver.RequestPool']!(
@@ -60,4 +60,31 @@ t.test('of weft.network, both options take the same names', async t => {
     t.equal(asked.pop(), name)
     t.equal(await option(name), name)
   }
+})
+
+t.test('one --subnet asked for twice at the same moment: the first has it, and keeps it', async t => {
+  const { mirror, pools, networks, bindings } = await openHost(t)
+  const ask = () => pools.request({ family: 4, prefix: '10.230.0.0/24' }, limit())
+  const create = (docker: string, options = {}) =>
+    networks.create({ ...request('10.230.0.0/24'), docker, options }, limit())
+  await Promise.all([ask(), ask()])
+  const first = create('p')
+  await t.rejects(create('q'), {
+    code: 'TAKEN',
+    message: 'subnet 10.230.0.0/24 is that of network "p", which was made at the same moment: choose another --subnet',
+  })
+  const { id } = await first
+  t.same(await create('p'), await first, 'Docker repeats its calls')
+  // what Docker does then
+  await pools.release('10.230.0.0/24', limit())
+  await networks.forsake('10.230.0.0/24', limit())
+  t.ok(mirror.snapshot.networks.has(id), 'the first stays')
+  await networks.introduce(id, { name: 'app', labels: {}, attachable: false }, limit())
+  await t.rejects(create('q'), {
+    message: /to join it|add --opt weft\.network=app --ipam-opt weft\.network=app to join/,
+  })
+  t.equal(bindings.byDocker('q'), undefined)
+  t.equal((await create('r', { 'weft.network': 'app' })).id, id, 'who says so joins')
+  await pools.request({ family: 4, prefix: '10.230.0.0/24', wanted: 'app' }, limit())
+  t.equal((await create('s')).id, id, 'by the IPAM option alone too')
 })

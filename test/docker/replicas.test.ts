@@ -210,3 +210,13 @@ t.test('a network that the cluster lost is a problem while containers use it, an
   t.ok(await until(() => a.names().length === 0))
   t.ok(await until(() => a.replicas.problems.size === 0))
 })
+
+t.test('a subnet that a replica is being made with: asked for once, who else asks for it is a user', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  b.faults.slowMs = 100
+  await a.create('app', { subnet: '10.9.0.0/24' })
+  t.ok(await until(() => b.replicas.inFlight !== undefined && b.known()[0]?.pools.length === 1 && b.poolsOf.size > 0))
+  await t.rejects(b.create('other', { subnet: '10.9.0.0/24' }), { code: 'TAKEN', message: /weft\.network=app/ })
+  t.ok(await until(() => b.names().join() === 'app'))
+})
