@@ -55,7 +55,7 @@ export interface ApiParts {
   readonly restoreStore: (records: readonly wire.Record[]) => Promise<void>
   /** Through Docker's API; every engine of the cluster follows. */
   readonly createNetwork: (request: wire.CreateNetworkRequest, signal: AbortSignal) => Promise<NetworkId>
-  readonly removeNetwork: (id: NetworkId, signal: AbortSignal) => Promise<void>
+  readonly removeNetwork: (id: NetworkId, force: boolean, signal: AbortSignal) => Promise<void>
   readonly networkProblems: () => ReadonlyMap<string, string>
   readonly dockerError: () => string | undefined
   /** Version of this host's engine if containers of --internal networks ask it for names in vain. */
@@ -169,7 +169,7 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
           'IN_USE',
           `network ${name} has containers on ${living.join(', ')}: stop them first${living.every(holder => !nodes.present(holder)) ? ', or --force, as these nodes are silent' : ''}`,
         )
-      await parts.removeNetwork(record.id, signal)
+      await parts.removeNetwork(record.id, force, signal)
       return {}
     },
     async listEndpoints({ network, node }) {
@@ -278,7 +278,7 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
     const record = parts.snapshot.networks.get(id)?.record
     if (!record?.internal) problems.push(`network ${record?.name ?? id}: ${why}`) // an internal one has none
   }
-  problems.push(...narrow(parts))
+  problems.push(...vetoed(parts.snapshot), ...narrow(parts))
   for (const [id, why] of parts.dnsProblems())
     problems.push(`dns in ${parts.snapshot.networks.get(id)?.record.name ?? 'the host'}: ${why}`)
   for (const { object, error } of parts.reconciler().failing) problems.push(`kernel: ${object}: ${error}`)
@@ -302,6 +302,16 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
       problems.push(`service ${titleOf(service)} of network ${service.network}: ${problem}`)
   return problems
 }
+
+const vetoShownMs = 10 * 60_000
+
+/** Networks that somebody asked to remove a while ago, and that stay. */
+const vetoed = ({ networks }: Snapshot): string[] =>
+  [...networks.values()].flatMap(({ record: { id, name, state } }) => {
+    const veto = state.kind === 'active' ? state.veto : undefined
+    if (!veto || Math.abs(Date.now() - Date.parse(veto.at)) > vetoShownMs) return []
+    return [`network ${name ?? id} was to be removed and stays (${veto.at}): ${veto.why}`]
+  })
 
 /** Networks of this engine on which this node takes no new container. */
 const narrow = ({ snapshot, bindings, node }: ApiParts): string[] =>

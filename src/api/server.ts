@@ -12,7 +12,7 @@ import {
   type ServerWritableStream,
   type sendUnaryData,
 } from '@grpc/grpc-js'
-import { codeOf, describe, errorTable } from '../base/errors.ts'
+import { codeOf, describe, errorTable, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import type * as wire from './gen/weft.ts'
@@ -42,6 +42,16 @@ export interface Handlers {
 
 const limitMs = 15_000
 
+const inTime = (): AbortSignal => {
+  const late = new AbortController()
+  const error = new WeftError(
+    'TIMEOUT',
+    `not done after ${limitMs / 1000} s, what was begun may go on: see weft status`,
+  )
+  setTimeout(() => late.abort(error), limitMs).unref()
+  return late.signal
+}
+
 export const openApiServer = async (path: string, handlers: Handlers, log: Log): Promise<Closeable> => {
   const server = new Server()
   const answer = <A>(work: Promise<A>, callback: sendUnaryData<A>): void => {
@@ -59,7 +69,7 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
   const unary =
     <Q, A>(work: (request: Q, signal: AbortSignal) => Promise<A>): handleUnaryCall<Q, A> =>
     (call, callback) =>
-      answer(work(call.request, AbortSignal.timeout(limitMs)), callback)
+      answer(work(call.request, inTime()), callback)
   server.addService(WeftService, {
     getStatus: unary(handlers.getStatus),
     getVersion: unary(handlers.getVersion),

@@ -10,7 +10,7 @@ import type { Network, Pool, PoolClaim } from '../model/network.ts'
 import type { Snapshot, Versioned } from '../model/snapshot.ts'
 import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
-import { keys } from '../store/keys.ts'
+import { keys, splitKey } from '../store/keys.ts'
 import type { Compare, Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
@@ -18,6 +18,7 @@ import type { Context } from './context.ts'
 import { differenceOf } from './joining.ts'
 import { parseOptions } from './options.ts'
 import type { Pools } from './pools.ts'
+import { withoutHolders } from './ports.ts'
 import { goneInTime } from './removal.ts'
 
 export interface NetworkRequest {
@@ -46,7 +47,10 @@ export interface Networks {
    */
   introduce(id: NetworkId, face: NetworkFace, signal: AbortSignal): Promise<string | undefined>
   find(nameOrId: string): Versioned<Network>
-  /** Removes record and claims; refused with IN_USE while endpoints are on it, unless they are of fenced nodes. */
+  /**
+   * Removes record and claims; refused with IN_USE while endpoints are on it, unless they are of fenced nodes, or of silent
+   * ones where its removal is forced.
+   */
   remove(id: NetworkId, signal: AbortSignal): Promise<void>
   /** The same, if it never got a name. */
   removeNameless(id: NetworkId, signal: AbortSignal): Promise<void>
@@ -249,7 +253,14 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       if (!known || only?.(known.record) === false) return
       const { entries } = await store.list(`endpoints/${id}/`, { signal })
       const nodes = [...new Set(entries.map(entry => decode('endpoint', entry.key, entry.value).node))]
-      const holding = nodes.filter(name => !fenced(context, name))
+      const { state } = known.record
+      const forced = state.kind === 'removing' && state.force === true
+      const holding: NodeName[] = []
+      for (const name of nodes) {
+        if (fenced(context, name)) continue
+        const silent = !(await store.get(keys.presence(name), { signal }))
+        if (!(forced && silent)) holding.push(silent ? `${name}, which is silent (--force takes them away)` : name)
+      }
       if (holding.length > 0)
         throw new WeftError(
           'IN_USE',
@@ -360,11 +371,12 @@ const fenced = ({ mirror }: Context, name: NodeName): boolean => {
 
 /** The record and its claims go in one transaction; what hung on them, after, in bounded ones. */
 const sweep = async (
-  { store }: Context,
+  context: Context,
   id: NetworkId,
   { record, revision }: Versioned<Network>,
   signal: AbortSignal,
 ): Promise<void> => {
+  const { store } = context
   // claimed with its pool, before the network had its name
   const name = record.name ?? record.wanted
   const named = name === undefined ? undefined : await store.get(keys.networkName(name), { signal })
@@ -379,6 +391,12 @@ const sweep = async (
     ],
     { signal },
   )
+  // of endpoints that were not erased, as of a silent node
+  const gone = new Set((await store.list(`endpoints/${id}/`, { signal })).entries.map(({ key }) => splitKey(key)[2]!))
+  for (const entry of gone.size === 0 ? [] : (await store.list('ports/', { signal })).entries) {
+    const [write] = withoutHolders(context, entry, gone)
+    if (write) await store.commit([{ key: entry.key, is: 'at', revision: entry.revision }], [write], { signal })
+  }
   for (const prefix of ['addresses', 'macs', 'vips', 'endpoints', 'services'].map(table => `${table}/${id}/`)) {
     const { entries } = await store.list(prefix, { signal })
     for (const batch of batches(entries.map(({ key }): Write => ({ kind: 'delete', key }))))

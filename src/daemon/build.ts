@@ -310,7 +310,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
           await store.restore(records)
         },
         createNetwork: (request, signal) => replicas.create(request, signal),
-        removeNetwork: (id, signal) => replicas.remove(id, signal),
+        removeNetwork: (id, force, signal) => replicas.remove(id, force, signal),
         networkProblems: () => replicas.problems,
         keepsQueries: () => {
           const engineVersion = workloads?.engineVersion

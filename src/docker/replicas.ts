@@ -37,7 +37,7 @@ export interface Replicas extends Closeable {
   /** `weft network create`: through this engine, as a user's docker network create would. Answers the cluster id. */
   create(request: NetworkWish, signal: AbortSignal): Promise<NetworkId>
   /** `weft network rm`: asks every engine; resolves when the record is gone. */
-  remove(id: NetworkId, signal: AbortSignal): Promise<void>
+  remove(id: NetworkId, force: boolean, signal: AbortSignal): Promise<void>
   /** Resolves when a look that began after now has ended. */
   settled(): Promise<void>
   close(): Promise<void>
@@ -300,22 +300,32 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   }
 
   /** By id and by name: a container that was never started since it was connected knows the name alone. */
-  const used = async (docker: string, otherwise?: string): Promise<boolean> => {
+  const users = async (docker: string, otherwise?: string): Promise<readonly string[]> => {
     const name = names.get(docker) ?? otherwise
-    return (await engine.containers({ network: name === undefined ? [docker] : [docker, name] })).length > 0
+    const found = await engine.containers({ network: name === undefined ? [docker] : [docker, name] })
+    return found.map(({ Id, Names }) => Names?.[0]?.replace(/^\//, '') ?? short(Id))
+  }
+  const used = async (docker: string, otherwise?: string): Promise<boolean> =>
+    (await users(docker, otherwise)).length > 0
+
+  const veto = async ({ id, name }: Network, why: string): Promise<void> => {
+    log.warn({ network: name }, `removal vetoed, also for what joined it by weft.network: ${why}`)
+    const said = { node, at: new Date(clock.now()).toISOString(), why }
+    await networks.update(id, now => ({ ...now, state: { kind: 'active', veto: said } }), signal())
   }
 
   const removing = async (record: Network): Promise<void> => {
     if (record.state.kind !== 'removing') return
     const { acks, since } = record.state
     const here = [...bindings.all()].filter(binding => binding.network === record.id)
-    const local = [...mirror.snapshot.endpoints(record.id).values()].some(endpoint => endpoint.record.node === node)
     const young = here.some(({ docker }) => clock.monotonic() - (joinings.get(docker) ?? -youngMs) < youngMs)
-    if (local || young || (await Promise.all(here.map(binding => used(binding.docker)))).includes(true)) {
-      const why = young ? 'it has just been made here too' : 'containers of this host use it'
-      log.warn({ network: record.name }, `removal vetoed: ${why}`)
-      return networks.update(record.id, now => ({ ...now, state: { kind: 'active' } }), signal())
-    }
+    if (young) return veto(record, `it has just been made on host ${node} too`)
+    const local = [...mirror.snapshot.endpoints(record.id).values()].filter(one => one.record.node === node)
+    const holders = new Set([
+      ...local.map(one => one.record.workload?.name ?? short(one.record.id)),
+      ...(await Promise.all(here.map(binding => users(binding.docker)))).flat(),
+    ])
+    if (holders.size > 0) return veto(record, `host ${node} has containers on it, running or stopped: ${few(holders)}`)
     for (const { docker } of here) await discard(docker)
     if (!acks.includes(node))
       await networks.update(
@@ -336,8 +346,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       await networks.remove(record.id, signal())
     } catch (error) {
       if (!(error instanceof WeftError && error.code === 'IN_USE')) throw error
-      log.warn({ network: record.name, err: error.message }, 'removal vetoed for a host that is away')
-      return networks.update(record.id, now => ({ ...now, state: { kind: 'active' } }), signal())
+      return veto(record, error.message)
     }
     log.info({ network: record.name, id: record.id }, 'network removed from the cluster')
   }
@@ -428,24 +437,24 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       while (mirror.snapshot.networks.get(binding.network)?.record.origin.by !== 'weft') await sleep(clock, 5, signal)
       return binding.network
     },
-    async remove(id, signal) {
-      await networks.update(
-        id,
-        now => ({
-          ...now,
-          state: { kind: 'removing', since: new Date(clock.now()).toISOString(), by: node, acks: [] },
-        }),
-        signal,
-      )
+    async remove(id, force, signal) {
+      const state = { kind: 'removing', since: new Date(clock.now()).toISOString(), by: node, acks: [] } as const
+      await networks.update(id, now => ({ ...now, state: force ? { ...state, force } : state }), signal)
       for (;;) {
-        await sleep(clock, 50, signal)
         const record = mirror.snapshot.networks.get(id)?.record
         if (!record) return
+        const title = JSON.stringify(record.name ?? id)
         if (record.state.kind === 'active')
+          throw new WeftError('IN_USE', `network ${title} stays: ${record.state.veto?.why ?? 'a host refused'}`)
+        const { acks } = record.state
+        await sleep(clock, 50, signal).catch(cause => {
+          const late = [...mirror.snapshot.presence.keys()].filter(name => !acks.includes(name))
           throw new WeftError(
-            'IN_USE',
-            `network ${record.name ?? id} was vetoed: a host has containers on it, running or stopped`,
+            'TIMEOUT',
+            `network ${title} is being removed, and ${late.join(', ') || 'the store'} has not agreed yet: it goes by itself when Docker answers there, see weft status of that host`,
+            { cause },
           )
+        })
       }
     },
     async settled() {
@@ -461,5 +470,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     },
   }
 }
+
+const few = (names: ReadonlySet<string>): string =>
+  `${[...names].slice(0, 5).join(', ')}${names.size > 5 ? ` and ${names.size - 5} more` : ''}`
 
 const isOurs = (network: EngineNetwork): boolean => network.Driver === driverName

@@ -13,10 +13,24 @@ export interface Pool {
   readonly aux?: Readonly<Record<string, string>>
 }
 
+/** Why a network that was asked to go stays: what a node said, and when (ISO 8601). */
+export interface Veto {
+  readonly node: NodeName
+  readonly at: string
+  readonly why: string
+}
+
 export type NetworkState =
-  | { readonly kind: 'active' }
+  | { readonly kind: 'active'; readonly veto?: Veto }
   /** Asked to go at `since` (ISO 8601); every live node acknowledges or vetoes. */
-  | { readonly kind: 'removing'; readonly since: string; readonly by: NodeName; readonly acks: readonly NodeName[] }
+  | {
+      readonly kind: 'removing'
+      readonly since: string
+      readonly by: NodeName
+      readonly acks: readonly NodeName[]
+      /** What nodes without presence have on it goes too. */
+      readonly force?: true
+    }
 
 export interface Network {
   readonly id: NetworkId

@@ -124,8 +124,14 @@ export const schemas = {
     attachable: z.boolean(),
     ipv6: z.boolean(),
     state: z.discriminatedUnion('kind', [
-      z.object({ kind: z.literal('active') }),
-      z.object({ kind: z.literal('removing'), since: z.string(), by: z.string(), acks: z.array(z.string()) }),
+      z.object({
+        kind: z.literal('active'),
+        veto: z.object({ node: z.string(), at: z.string(), why: z.string() }).exactOptional(),
+      }),
+      z.object({
+        ...{ kind: z.literal('removing'), since: z.string(), by: z.string(), acks: z.array(z.string()) },
+        force: z.literal(true).exactOptional(),
+      }),
     ]),
     origin: z.object({ by: z.enum(['docker', 'weft']), node: z.string() }),
   }) satisfies Exact<Network>,

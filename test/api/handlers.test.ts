@@ -111,3 +111,16 @@ t.test('a network here with a larger MTU than the underlay has room for is a pro
     /^network "app" has an MTU of 1430, and the underlay device of node a with its 1300 has room for 1250: raise/,
   ])
 })
+
+t.test('a network that was to be removed a while ago and stays is a problem, with who holds it', async t => {
+  const problems = async (ago: number) => {
+    const snapshot = testCluster()
+    const veto = { node: 'b', at: new Date(Date.now() - ago).toISOString(), why: 'host b has containers on it: web' }
+    snapshot.putNetwork({ id: 'n', name: 'app', state: { kind: 'active', veto } })
+    return (await (await handlers({ snapshot })).getStatus({}, signal)).problems
+  }
+  t.match(await problems(60_000), [
+    /^network app was to be removed and stays \(.*\): host b has containers on it: web$/,
+  ])
+  t.same(await problems(3_600_000), [])
+})

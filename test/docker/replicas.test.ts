@@ -220,3 +220,59 @@ t.test('a subnet that a replica is being made with: asked for once, who else ask
   await t.rejects(b.create('other', { subnet: '10.9.0.0/24' }), { code: 'TAKEN', message: /weft\.network=app/ })
   t.ok(await until(() => b.names().join() === 'app'))
 })
+
+t.test('a removal that is refused names host and containers, to who asked and in the record', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  for (let i = 0; i < 7; i++) b.stopped.set(`stopped${i}`, { name: 'app', id: '' })
+  const message = /"app" stays: host b has containers on it, running or stopped: stopped0, .*, stopped4 and 2 more$/
+  await t.rejects(a.replicas.remove(a.known()[0]!.id, false, limit()), { code: 'IN_USE', message })
+  const { state } = a.known()[0]!
+  t.match(state, { kind: 'active', veto: { node: 'b', why: /^host b has containers/ } })
+})
+
+t.test('a removal that waits for an engine says for whose', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  b.faults.keep = true
+  await t.rejects(a.replicas.remove(a.known()[0]!.id, false, AbortSignal.timeout(300)), {
+    code: 'TIMEOUT',
+    message: /^network "app" is being removed, and b has not agreed yet: it goes by itself/,
+  })
+  b.faults.keep = false
+})
+
+t.test('what a silent host has on a network keeps it, but not by force', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  await b.start('app', 'held')
+  const { id } = a.known()[0]!
+  const port = { cluster: { network: id, holders: ['held'] }, local: [] }
+  await cluster.store.commit([], [{ kind: 'put', key: keys.port('tcp', 80), value: encode('portClaim', port) }], {
+    signal: limit(),
+  })
+  await t.rejects(
+    a.replicas.remove(id, true, limit()),
+    { message: /host b has containers on it, .*: held/ },
+    'it lives',
+  )
+  await b.close()
+  await t.rejects(a.replicas.remove(id, false, limit()), {
+    code: 'IN_USE',
+    message: /has containers on b, which is silent \(--force takes them away\)/,
+  })
+  await a.replicas.remove(id, true, limit())
+  t.same(a.known(), [])
+  const left = async () => {
+    const { entries } = await cluster.store.list('', { signal: limit() })
+    return entries.filter(({ key }) => /^(ports|endpoints|addresses|macs|pools)\//.test(key))
+  }
+  for (let i = 0; i < 100 && (await left()).length > 0; i++) await new Promise(resolve => setTimeout(resolve, 20))
+  t.same(await left(), [], 'nothing of it is left')
+})

@@ -25,8 +25,8 @@ import {
 
 /**
  * SPDX-License-Identifier: Apache-2.0
- * The API of weftd, on a unix socket of mode 0600 (default /run/weft/weft.sock). Every call answers within ten
- * seconds. Errors carry a gRPC status, and in the trailer `weft-code` the stable code of docs/errors.md.
+ * The API of weftd, on a unix socket of mode 0600 (default /run/weft/weft.sock). Every call answers within
+ * fifteen seconds, but for export and import. Errors carry a gRPC status, and in the trailer `weft-code` the stable code of docs/errors.md.
  */
 
 export interface GetStatusRequest {
