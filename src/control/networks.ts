@@ -16,7 +16,7 @@ import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import { differenceOf } from './joining.ts'
-import { parseOptions } from './options.ts'
+import { otherOption, parseOptions } from './options.ts'
 import type { Pools } from './pools.ts'
 import { withoutHolders } from './ports.ts'
 import { goneInTime } from './removal.ts'
@@ -141,9 +141,18 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
         'INVALID',
         `network ${title} is ${network.internal ? '' : 'not '}--internal: create it here the same way`,
       )
-    for (const pool of request.pools)
-      if (!network.pools.some(known => known.prefix === pool.prefix))
-        throw new WeftError('INVALID', `network ${title} has no subnet ${pool.prefix}`)
+    const other = otherOption(request.options, network)
+    if (other !== undefined) throw new WeftError('INVALID', `network ${title} ${other}`)
+    for (const { prefix, aux = {} } of request.pools) {
+      const known = network.pools.find(known => known.prefix === prefix)
+      if (!known) throw new WeftError('INVALID', `network ${title} has no subnet ${prefix}`)
+      for (const [name, address] of Object.entries(aux))
+        if (!Object.values(known.aux ?? {}).includes(address))
+          throw new WeftError(
+            'INVALID',
+            `network ${title} does not keep ${address} from its containers: leave --aux-address ${name}=${address} out to join it`,
+          )
+    }
     return network
   }
 

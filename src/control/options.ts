@@ -3,6 +3,7 @@
 // does nothing yet refused too, never ignored.
 import { WeftError } from '../base/errors.ts'
 import { vniRange } from '../model/ids.ts'
+import type { Network } from '../model/network.ts'
 
 export interface NetworkOptions {
   /** weft.network: join or make the cluster network of this name. */
@@ -38,6 +39,26 @@ export const parseOptions = (options: Readonly<Record<string, string>>): Network
     ...(vni === undefined ? {} : { vni }),
     ...(mtu === undefined ? {} : { mtu }),
   }
+}
+
+/** What a network has of which no option was given. */
+const defaults: Readonly<Record<string, string>> = {
+  'weft.publish': 'cluster',
+  'weft.policy': 'allow',
+  'weft.encrypted': 'false',
+}
+
+/** The first option that was asked for and is not true of that network, to be said after its name. */
+export const otherOption = (asked: Readonly<Record<string, string>>, there: Network): string | undefined => {
+  const numbers: Readonly<Record<string, number>> = { [mtuOption]: there.mtu, 'weft.vni': there.vni }
+  for (const name of knownOptions) {
+    const wanted = asked[name]
+    if (wanted === undefined || name === 'weft.network') continue
+    const has = numbers[name] ?? there.options[name] ?? defaults[name]
+    if (typeof has === 'number' ? Number(wanted) !== has : wanted !== has)
+      return `has ${name}=${has}, not ${wanted}: leave that option out to join it`
+  }
+  return undefined
 }
 
 /** The value of weft.network; `what` says which kind of option it came by. */

@@ -88,3 +88,35 @@ t.test('one --subnet asked for twice at the same moment: the first has it, and k
   await pools.request({ family: 4, prefix: '10.230.0.0/24', wanted: 'app' }, limit())
   t.equal((await create('s')).id, id, 'by the IPAM option alone too')
 })
+
+t.test('joined by name with what the network has not: refused, and told what to leave out', async t => {
+  const { mirror, pools, networks } = await openHost(t)
+  const ask = () => pools.request({ family: 4, prefix: '10.230.0.0/24', wanted: 'app' }, limit())
+  await ask()
+  const pool = { prefix: '10.230.0.0/24', gateway: '10.230.0.1', aux: { router: '10.230.0.200' } }
+  const own = { 'weft.vni': '7000000', 'weft.publish': 'local' }
+  const { id } = await networks.create({ ...request(pool.prefix), pools: [pool], options: own }, limit())
+  await networks.introduce(id, { name: 'app', labels: {}, attachable: false }, limit())
+  const join = async (options: Record<string, string>, aux: Record<string, string> = {}) => {
+    await ask()
+    const more = { docker: 'e', pools: [{ ...pool, aux }], options: { 'weft.network': 'app', ...options } }
+    return networks.create({ ...request(pool.prefix), ...more }, limit())
+  }
+  const mtu = 'com.docker.network.driver.mtu'
+  for (const [name, value, has] of [
+    [mtu, '1300', '1450'],
+    ['weft.publish', 'cluster', 'local'],
+    ['weft.vni', '7000001', '7000000'],
+  ] as const)
+    await t.rejects(join({ [name]: value }), {
+      code: 'INVALID',
+      message: `network "app" has ${name}=${has}, not ${value}: leave that option out to join it`,
+    })
+  await t.rejects(join({}, { printer: '10.230.0.201' }), {
+    code: 'INVALID',
+    message: /"app" does not keep 10\.230\.0\.201 .*: leave --aux-address printer=10\.230\.0\.201 out/,
+  })
+  for (const options of [{}, own, { ...own, [mtu]: '1450', 'weft.policy': 'allow' }])
+    t.equal((await join(options, pool.aux)).id, id)
+  t.ok(mirror.snapshot.networks.has(id))
+})
