@@ -275,7 +275,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
           'IN_USE',
           `network ${JSON.stringify(known.record.name ?? id)} has containers on ${holding.join(', ')}: stop them first`,
         )
-      await sweep(context, id, known, signal)
+      await sweepNetwork(context, id, known, signal)
     })
 
   return {
@@ -378,8 +378,15 @@ const fenced = ({ mirror }: Context, name: NodeName): boolean => {
   return known === undefined || known.record.fenced !== undefined
 }
 
+/**
+ * Its maker died before it had a name: no other host has it. One that was asked for by name others may have joined, and
+ * the next who asks for it so names it.
+ */
+export const isStillborn = ({ name, wanted, origin }: Network, maker: NodeName): boolean =>
+  name === undefined && wanted === undefined && origin.node === maker
+
 /** The record and its claims go in one transaction; what hung on them, after, in bounded ones. */
-const sweep = async (
+export const sweepNetwork = async (
   context: Context,
   id: NetworkId,
   { record, revision }: Versioned<Network>,

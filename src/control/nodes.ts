@@ -16,6 +16,7 @@ import { keys, splitKey } from '../store/keys.ts'
 import { type Compare, type Entry, type Lease, limits, type Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
+import { isStillborn, sweepNetwork } from './networks.ts'
 import { withoutHolders } from './ports.ts'
 
 /** What the host says of itself at each start. */
@@ -266,8 +267,33 @@ export const openNodes = (context: Context): Nodes => {
           if (prefix === 'endpoints/') endpoints += batch.length
         }
       }
+      await releaseUnborn(name, away, signal)
     })
     return { endpoints }
+  }
+
+  /** What it was making: pools whose network never came, and networks that never got a name. */
+  const releaseUnborn = async (name: NodeName, away: readonly Compare[], signal: AbortSignal): Promise<void> => {
+    const { entries } = await store.list('pools/', { signal })
+    for (const { key, value, revision } of entries) {
+      const claim = readable(() => decode('poolClaim', key, value))
+      if (claim?.node !== name || claim.settled) continue
+      const named = claim.wanted === undefined ? undefined : await store.get(keys.networkName(claim.wanted), { signal })
+      const unmade = named?.value === encode('nameClaim', { network: claim.network })
+      const isMade = (await store.get(keys.network(claim.network), { signal })) !== undefined
+      const gone = [{ key, revision }, ...(unmade && !isMade ? [named] : [])]
+      await store.commit(
+        [...away, ...gone.map(({ key, revision }): Compare => ({ key, is: 'at', revision }))],
+        gone.map(({ key }): Write => ({ kind: 'delete', key })),
+        { signal },
+      )
+    }
+    for (const { key, value, revision } of (await store.list('networks/', { signal })).entries) {
+      const record = readable(() => decode('network', key, value))
+      if (!record || !isStillborn(record, name)) continue
+      if ((await store.list(`endpoints/${record.id}/`, { signal })).entries.length > 0) continue
+      await sweepNetwork(context, record.id, { record, revision }, signal)
+    }
   }
 
   return {

@@ -357,7 +357,7 @@ const nameOf = (network: Network): string => JSON.stringify(network.name ?? netw
 
 const overlapText = (asked: string, other: string, claim: PoolClaim, network: Network | undefined): string => {
   if (!network)
-    return `subnet ${asked} overlaps ${other}, which a network that is being created on host ${claim.node} holds`
+    return `subnet ${asked} overlaps ${other}, which a network that is being created on host ${claim.node} holds: choose another, or weft node rm ${claim.node} if that host is gone`
   const join = `--opt weft.network=${network.name} --ipam-opt weft.network=${network.name}`
   return `subnet ${asked} overlaps ${other} of cluster network ${nameOf(network)}: ${network.name === undefined ? 'choose another' : `to join that network add ${join} to docker network create, else choose another subnet`}`
 }

@@ -7,6 +7,7 @@ import type { Closeable } from '../base/lifecycle.ts'
 import type { NodeName } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Context } from './context.ts'
+import { isStillborn } from './networks.ts'
 import type { Nodes } from './nodes.ts'
 
 export const silenceMs = 24 * 3600_000
@@ -84,6 +85,8 @@ export const openSilence = (
 }
 
 const holdsAnything = (snapshot: Snapshot, name: NodeName): boolean => {
+  for (const { record } of snapshot.pools.values()) if (record.node === name && !record.settled) return true
+  for (const { record } of snapshot.networks.values()) if (isStillborn(record, name)) return true
   for (const network of snapshot.networks.keys())
     for (const table of [snapshot.endpoints(network), snapshot.addresses(network), snapshot.macs(network)])
       for (const { record } of table.values()) if ('node' in record && record.node === name) return true

@@ -102,6 +102,45 @@ t.test('a fencing that breaks off at any commit is finished when it is repeated'
   }
 })
 
+t.test('what a dead node was making goes with it: pools without a network, and networks without a name', async t => {
+  const { inner, nodes, signal } = await open(t)
+  const pool = (prefix: string, network: string, node: string, settled: boolean, wanted?: string) =>
+    put(keys.pool(prefix), encode('poolClaim', { network, node, settled, ...(wanted === undefined ? {} : { wanted }) }))
+  const network = (id: string, node: string, vni: number, prefix: string, names: object = {}) => [
+    pool(prefix, id, node, true),
+    put(keys.vni(vni), encode('vniClaim', { network: id })),
+    put(
+      keys.network(id),
+      encode('network', {
+        ...{ id, vni, pools: [{ prefix }], mtu: 1450, options: {}, labels: {}, internal: false, attachable: false },
+        ...{ ipv6: false, state: { kind: 'active' }, origin: { by: 'docker', node } },
+        ...names,
+      }),
+    ),
+  ]
+  const name = (title: string, id: string) => put(keys.networkName(title), encode('nameClaim', { network: id }))
+  await inner.commit(
+    [],
+    [
+      pool('10.1.0.0/24', 'never', 'b', false, 'never'),
+      name('never', 'never'),
+      pool('10.2.0.0/24', 'coming', 'a', false),
+      ...network('nameless', 'b', 7, '10.3.0.0/24'),
+      ...network('named', 'b', 8, '10.4.0.0/24', { name: 'named' }),
+      ...network('asked', 'b', 9, '10.5.0.0/24', { wanted: 'asked' }),
+      ...network('living', 'a', 10, '10.6.0.0/24'),
+    ],
+  )
+  await nodes.fence('b', signal)
+  const { entries } = await inner.list('')
+  const left = entries.map(({ key }) => key).filter(key => /^(pools|networks|network-names|vnis)\//.test(key))
+  t.same(left, [
+    ...['networks/asked', 'networks/living', 'networks/named'],
+    ...['2', '4', '5', '6'].map(i => keys.pool(`10.${i}.0.0/24`)),
+    ...['vnis/10', 'vnis/8', 'vnis/9'],
+  ])
+})
+
 t.test('a node that comes back in the middle keeps what it has made since', async t => {
   const { inner, nodes, left, beforeCommit, signal } = await open(t)
   beforeCommit(async writes => {

@@ -54,7 +54,7 @@ export const networkCommand = (program: Command, cli: Cli): void => {
       show(cli, command, networks, rows =>
         table(
           [
-            { title: 'NAME', value: row => row.name || '(unnamed)' },
+            { title: 'NAME', value: row => row.name || `(unnamed) ${row.id}` },
             { title: 'VNI', value: row => row.vni },
             { title: 'SUBNETS', value: row => row.pools.map(pool => pool.prefix).join(' ') },
             { title: 'MTU', value: row => row.mtu },
