@@ -9,7 +9,7 @@ import { type ClusterPort, type PortClaim, type PortMapping, type Proto, settled
 import { endpointService, servicesIn, serviceTitle } from '../model/service.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
-import type { Compare, Entry, Write } from '../store/store.ts'
+import { type Compare, type Entry, limits, type Write } from '../store/store.ts'
 import type { Context } from './context.ts'
 
 /** hostPort 0: any; `end` above hostPort: any of the range. */
@@ -30,6 +30,20 @@ export interface PortChoice extends PortChange {
 /** Is a port of this host free of others' sockets? Answers why not. */
 export type HoldPort = (mapping: PortMapping) => Promise<string | undefined>
 
+/** Their claims change with the endpoint's record in one commit, and when it is erased with two addresses and a MAC as well. */
+export const mostPorts = limits.writesPerCommit - 4
+
+const refuseMany = (requests: readonly PortRequest[]): void => {
+  // one port at several addresses is one claim
+  const isOne = ({ hostPort, end }: PortRequest): boolean => hostPort !== 0 && end === hostPort
+  const count = new Set(requests.map((one, i) => (isOne(one) ? `${one.proto} ${one.end}` : i))).size
+  if (count > mostPorts)
+    throw new WeftError(
+      'INVALID',
+      `a container publishes at most ${mostPorts} ports of the cluster, this one ${count}: give it fewer with -p, or spread them over several containers`,
+    )
+}
+
 const anyPort = { first: 32768, last: 60999 } as const
 
 /** Chooses and prepares the claims; throws TAKEN naming port and holder. `service`: whose the container surely is. */
@@ -42,10 +56,12 @@ export const choosePorts = async (
   hold: HoldPort,
   signal: AbortSignal,
 ): Promise<PortChoice> => {
+  const wanted = bothFamilies(requests)
+  refuseMany(wanted)
   const reserved = new Set(context.mirror.snapshot.cluster?.record.reservedPorts)
   const chosen = new Map<string, { compare: Compare; claim: PortClaim }>()
   const ports: PortMapping[] = []
-  for (const { proto, port, hostPort, end, hostIp, family } of bothFamilies(requests)) {
+  for (const { proto, port, hostPort, end, hostIp, family } of wanted) {
     const range = hostPort === 0 ? anyPort : { first: hostPort, last: end }
     const size = range.last - range.first + 1
     const start = hostPort === 0 ? Math.floor(Math.random() * size) : 0

@@ -167,8 +167,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     if (record.origin.by === 'weft')
       return log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
     // Docker itself counts running containers only
-    if (await used(docker, record.name))
-      return log.warn(about, 'docker network rm removed a network that containers of this host use; it comes back')
+    const holders = new Set(await users(docker, record.name))
+    if (holders.size > 0) return veto(record, inUse(holders))
     // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,
@@ -308,6 +308,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const used = async (docker: string, otherwise?: string): Promise<boolean> =>
     (await users(docker, otherwise)).length > 0
 
+  const inUse = (holders: ReadonlySet<string>): string =>
+    `host ${node} has containers on it, running or stopped: ${few(holders)}`
+
   const veto = async ({ id, name }: Network, why: string): Promise<void> => {
     log.warn({ network: name }, `removal vetoed, also for what joined it by weft.network: ${why}`)
     const said = { node, at: new Date(clock.now()).toISOString(), why }
@@ -325,7 +328,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       ...local.map(one => one.record.workload?.name ?? short(one.record.id)),
       ...(await Promise.all(here.map(binding => users(binding.docker)))).flat(),
     ])
-    if (holders.size > 0) return veto(record, `host ${node} has containers on it, running or stopped: ${few(holders)}`)
+    if (holders.size > 0) return veto(record, inUse(holders))
     for (const { docker } of here) await discard(docker)
     if (!acks.includes(node))
       await networks.update(

@@ -68,3 +68,36 @@ t.test('a network with a larger MTU than the underlay of this node has room for'
   await mirror.reached(await underlay('a', 1500), limit())
   await create('after')
 })
+
+t.test('as many ports as a container can have, and one more', async t => {
+  const { mirror, pools, networks, addresses, endpoints, store } = await openHost(t)
+  const prefixes = ['10.230.0.0/24', 'fd30::/64']
+  for (const prefix of prefixes)
+    await pools.request({ family: prefix.includes(':') ? 6 : 4, prefix, wanted: 'app' }, limit())
+  const network = { docker: 'd', pools: prefixes.map(prefix => ({ prefix })), options: {}, internal: false, ipv6: true }
+  const { id } = await networks.create(network, limit())
+  await networks.introduce(id, face, limit())
+  const given = ['10.230.0.9', 'fd30::9']
+  for (const [i, prefix] of prefixes.entries()) await addresses.request(prefix, given[i], false, limit())
+  await endpoints.create({ docker: 'd', endpoint: 'ftp', addresses: given }, limit())
+  const publish = (count: number, first = 21_000) =>
+    endpoints.publish(
+      ...(['d', 'ftp'] as const),
+      Array.from({ length: count }, (_, i) =>
+        ['10.9.0.2', '127.0.0.1'].map(hostIp => {
+          const hostPort = first === 0 ? 0 : first + i
+          return { proto: 'tcp' as const, port: 21_000 + i, hostPort, end: hostPort, hostIp }
+        }),
+      ).flat(),
+      ...([undefined, limit()] as const),
+    )
+  await t.rejects(publish(97), {
+    code: 'INVALID',
+    message: /^a container publishes at most 96 ports of the cluster, this one 97: give it fewer with -p, or spread/,
+  })
+  await t.rejects(publish(49, 0), { message: /this one 98/ }, 'any port, at two addresses')
+  await publish(96)
+  t.equal(mirror.snapshot.ports.size, 96)
+  await endpoints.erase(id, 'ftp', limit())
+  t.same((await store.list('ports/', { signal: limit() })).entries, [])
+})

@@ -46,6 +46,6 @@ export const openHost = async (t: Test, clock: Clock = systemClock) => {
   const departures = await openDepartures(join(dir, 'departures.json'), systemClock, silentLog, () => {})
   const addresses = openAddresses(context, bindings, pools, reserve, departures)
   const networks = openNetworks(context, bindings, pools)
-  const endpoints = openEndpoints(context, bindings, addresses, departures, {} as never, reserve)
+  const endpoints = openEndpoints(context, bindings, addresses, departures, async () => undefined, reserve)
   return { mirror, put, bindings, pools, reserve, departures, addresses, networks, endpoints, node, underlay, store }
 }
