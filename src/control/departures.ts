@@ -78,6 +78,7 @@ export const openDepartures = async (
       } catch (error) {
         if (stop.signal.aborted) return
         log.warn({ endpoint: endpoint.slice(0, 12), err: describe(error) }, 'endpoint not erased yet')
+        if (pending.delete(endpoint)) pending.set(endpoint, network) // one that resists keeps no other waiting
         await sleep(clock, retry.next(), stop.signal).catch(() => {})
       }
     }

@@ -194,7 +194,8 @@ const changeClaims = async (
 ): Promise<PortChange> => {
   const compares: Compare[] = []
   const writes: Write[] = []
-  for (const { proto, hostPort } of endpoint.ports) {
+  const claims = new Map(endpoint.ports.map(one => [keys.port(one.proto, one.hostPort), one])) // at several addresses: one
+  for (const { proto, hostPort } of claims.values()) {
     const { compare, claim } = await read(context, proto, hostPort, signal)
     const next = change(claim)
     if (JSON.stringify(next) === JSON.stringify(claim)) continue

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { silentLog } from '../../src/base/log.ts'
 import { openDepartures } from '../../src/control/departures.ts'
-import { manualClock } from '../store/clock.ts'
+import { fastClock, manualClock } from '../store/clock.ts'
 
 const { rename } = fs
 let writes = 0
@@ -44,4 +44,29 @@ t.test('endpoints of before a boot are noted in one write, and erased after the 
   t.same(erased, [...past, ['later', 'n0']], 'in order')
   await second.close()
   t.equal((await open()).size, 0)
+})
+
+t.test('one that cannot be erased keeps no other waiting, and who waits for one goes first', async t => {
+  const dir = await fs.mkdtemp(join(tmpdir(), 'weft-departures-'))
+  t.teardown(() => fs.rm(dir, { recursive: true, force: true }))
+  const departures = await openDepartures(join(dir, 'departures.json'), fastClock(50), silentLog, () => {})
+  await departures.addAll(['bad', 'one', 'two', 'three'].map(id => [id, 'n']))
+  const erased: string[] = []
+  let isBad = true
+  const waiting = departures.hasten('three', AbortSignal.timeout(5000))
+  departures.start(async (_, endpoint) => {
+    await new Promise(resolve => setTimeout(resolve, 30))
+    if (endpoint === 'bad' && isBad) throw new Error('no')
+    erased.push(endpoint)
+  })
+  await waiting
+  t.notOk(departures.has('three'))
+  await departures.hasten('unknown', AbortSignal.timeout(5000))
+  await t.rejects(departures.hasten('bad', AbortSignal.timeout(5000)), { message: 'no' })
+  t.ok(departures.has('bad'))
+  while (departures.size > 1) await new Promise(resolve => setTimeout(resolve, 5))
+  t.same([...erased].sort(), ['one', 'three', 'two'], 'each once')
+  isBad = false
+  while (departures.size > 0) await new Promise(resolve => setTimeout(resolve, 5))
+  await departures.close()
 })
