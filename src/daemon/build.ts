@@ -365,11 +365,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     await Promise.race([joined, late.promise.then(() => knownHere(joined))])
     floating.start()
     await buryThePast()
-    // Docker starts containers already, which ask for what they had before
-    joined.then(
-      () => departures.start((network, endpoint, signal) => endpoints.erase(network, endpoint, signal)),
-      () => {},
-    )
+    joined.then(() => departures.start(endpoints.erase)).catch(() => {}) // containers that start ask for what they had
     peers.look('all')
     await Promise.all([holdPorts(), peers.settled()]) // who is dead stays out of the first plan
     stop.signal.throwIfAborted()
