@@ -154,7 +154,14 @@ const fromFile = (path: string, program: Command): Record<string, unknown> => {
 }
 
 const parseStore = (text: string, tls: boolean): Config['store'] => {
-  if (text === 'embedded') return { kind: 'embedded' }
+  if (text === 'embedded') {
+    if (tls)
+      throw new WeftError(
+        'INVALID',
+        '--etcd-ca, --etcd-cert and --etcd-key are for --store etcd://HOST:PORT, which is not given: on its embedded store this host would be a cluster of its own',
+      )
+    return { kind: 'embedded' }
+  }
   const match = /^etcd:\/\/(.+)$/.exec(text)
   if (!match) throw new WeftError('INVALID', `--store ${text}: embedded or etcd://HOST:PORT[,HOST:PORT…]`)
   const scheme = tls ? 'https' : 'http'

@@ -47,6 +47,9 @@ export interface UnderlayChoice {
 }
 
 export const resolvConf = '/etc/resolv.conf'
+/** Those that systemd-resolved asks, where resolv.conf names its stub alone (systemd-resolved.service(8)). */
+const stub = '127.0.0.53'
+const behindStub = '/run/systemd/resolve/resolv.conf'
 
 const mainTable = 254
 const ofLinks = /^(169\.254\.|fd69:7765:6674:)/
@@ -81,7 +84,8 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
     const acceptsRa: string[] = []
     for (const name of choice.listening ?? [])
       if (['1', '2'].includes(await sysctl(`net/ipv6/conf/${name}/accept_ra`))) acceptsRa.push(name)
-    const servers = await resolvers()
+    const servers = await resolvers(resolvConf)
+    const behind = servers.includes(stub) ? await resolvers(behindStub) : []
     const on = (index: number, prefix: string) => ({ dev: nameOf(index) ?? `index ${index}`, prefix })
     return {
       underlay: { dev: link.name, mtu: link.mtu, address: vtep },
@@ -96,7 +100,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
         const lasting = dev !== undefined && !docker.test(dev) && !(family === AF_INET6 && flags & IFA_F.TEMPORARY)
         return lasting ? [{ dev, address: `${address}/${prefixLength}` }] : []
       }),
-      routes: [...new Set([...inTheWay, ...servers.filter(isRouted).map(single)])].sort(),
+      routes: [...new Set([...inTheWay, ...[...servers, ...behind].filter(isRouted).map(single)])].sort(),
       resolvers: servers,
       forwards4: (await sysctl('net/ipv4/ip_forward')) === '1',
       advertised: [
@@ -180,8 +184,8 @@ const sysctl = async (path: string): Promise<string> => {
 /** Others are on this host (systemd-resolved) or on its link (those of clouds), and in nobody's way. */
 const isRouted = (address: string): boolean => !/^(127\.|::1$|169\.254\.|fe80:)/.test(address)
 
-const resolvers = async (): Promise<string[]> => {
-  const text = await readFile(resolvConf, 'utf8').catch(() => '')
+const resolvers = async (file: string): Promise<string[]> => {
+  const text = await readFile(file, 'utf8').catch(() => '')
   return [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)].map(match => match[1]!)
 }
 

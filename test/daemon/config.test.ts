@@ -35,6 +35,12 @@ t.test('the resolvers: one address of each family', async t => {
     refused(text, `--resolver ${text} is in ${what}: give one that containers can have a route to`)
 })
 
+t.test('certificates for etcd without etcd', async t => {
+  const tls = ['--etcd-ca', 'a', '--etcd-cert', 'b', '--etcd-key', 'c']
+  t.throws(() => parseConfig(tls), { code: 'INVALID', message: /are for --store etcd:.*, which is not given/ })
+  t.match(parseConfig([...tls, '--store', 'etcd://h:1']).store, { kind: 'etcd', endpoints: ['https://h:1'] })
+})
+
 t.test('a wrong word in a file is answered with the flag and the right ones', async t => {
   t.equal(parseConfig(file('log-level: warn')).logLevel, 'warn')
   t.throws(() => parseConfig(file('log-level: shout')), {

@@ -68,6 +68,18 @@ else {
     )
   })
 
+  t.test('whom systemd-resolved asks, where resolv.conf names its stub', async t => {
+    const routes = async () =>
+      (await readHostFacts({ vtep: '192.0.2.1' })).routes.filter(route => route.endsWith('/32'))
+    sh('mkdir -p /run/systemd/resolve && echo nameserver 203.0.113.53 > /run/systemd/resolve/resolv.conf')
+    sh('echo nameserver 203.0.113.1 > /run/conf && mount --bind /run/conf /etc/resolv.conf')
+    t.same(await routes(), ['203.0.113.1/32'])
+    sh('echo nameserver 127.0.0.53 > /run/conf')
+    t.same(await routes(), ['203.0.113.53/32'])
+    t.same((await readHostFacts({ vtep: '192.0.2.1' })).resolvers, ['127.0.0.53'])
+    sh('umount /etc/resolv.conf')
+  })
+
   t.test('a kernel without IPv6 is named, with the remedy', async t => {
     await probeKernel()
     sh('mount -t tmpfs none /proc/sys/net/ipv6')
