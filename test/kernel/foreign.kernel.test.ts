@@ -147,10 +147,11 @@ else {
       '-c',
       'while :; do for w in add delete; do nft $w element ip busy s { 10.9.9.9 }; done; done',
     ])
+    t.teardown(() => writer.kill())
     for (let i = 1; i <= 3; i++) {
       sh('nft delete table inet weft')
       const from = Date.now()
-      const repaired = (): boolean => reconciler.status().repairs['nft-table'] === i
+      const repaired = (): boolean => reconciler.status().repairs['nft-table'] === i && reconciler.has('nft  inet weft')
       while (!repaired() && Date.now() - from < 2 * patienceMs) await sleep(20)
       t.ok(repaired(), `after ${Date.now() - from} ms`)
     }
