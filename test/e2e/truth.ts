@@ -155,6 +155,7 @@ const filterFor = ({ mac, addresses }: Attachment): string[] => {
     'policy drop',
     `ether saddr != ${mac} drop`,
     `${targets.sort().join(' ')} drop`,
+    `${['ip6 saddr == ::', ...targets].sort().join(' ')} drop`,
     'ip6 saddr == :: goto',
     `ip6 saddr == ${linkLocal(mac)} goto`,
     ...addresses.map(ip => `${isV4(ip) ? 'ip' : 'ip6'} saddr == ${ip} accept`),
