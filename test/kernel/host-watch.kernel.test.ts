@@ -27,6 +27,10 @@ const open = async (t: Test, look: () => Promise<void> = async () => {}) => {
     host.ip('link', 'add', name, 'type', 'veth', 'peer', 'name', `${name}x`)
     for (const end of [name, `${name}x`]) host.ip('link', 'set', end, 'up')
   }
+  const sysctl = (setting: string): void =>
+    void execFileSync('ip', ['netns', 'exec', host.name, 'sysctl', '-qw', setting])
+  // a new namespace has IPv4's from the first one
+  for (const setting of ['ipv4.ip_forward', 'ipv6.conf.all.forwarding']) sysctl(`net.${setting}=0`)
   pair('eth0')
   host.ip('addr', 'add', '192.0.2.1/24', 'dev', 'eth0')
   let looks = 0
@@ -52,11 +56,11 @@ const open = async (t: Test, look: () => Promise<void> = async () => {}) => {
     } while (looks !== before)
     return looks
   }
-  return { host, opened, pair, resolvConf, switched, watch, until, quiet }
+  return { host, opened, pair, sysctl, resolvConf, switched, watch, until, quiet }
 }
 
 t.test('routes, addresses, links in use and resolv.conf are looked at, once for what comes together', async t => {
-  const { host, pair, resolvConf, switched, until, quiet } = await open(t)
+  const { host, pair, sysctl, resolvConf, switched, until, quiet } = await open(t)
   t.ok(await until(1), 'at the beginning')
   const seen = async (what: string, change: () => void): Promise<void> => {
     const before = await quiet()
@@ -83,8 +87,6 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
   await seen('a route there', () => host.ip('route', 'add', '169.254.2.0/24', 'dev', 'idrac'))
   await seen('resolv.conf', () => writeFileSync(resolvConf, 'nameserver 192.0.2.54\n'))
   t.same(switched, [])
-  const sysctl = (setting: string): void =>
-    void execFileSync('ip', ['netns', 'exec', host.name, 'sysctl', '-qw', setting])
   for (const on of [1, 0]) {
     await seen('forwarding of IPv4', () => sysctl(`net.ipv4.ip_forward=${on}`))
     await seen('forwarding of IPv6', () => sysctl(`net.ipv6.conf.all.forwarding=${on}`))
