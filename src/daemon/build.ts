@@ -43,7 +43,7 @@ import { startPeerThread } from '../health/peer-thread.ts'
 import { openPeers } from '../health/peers.ts'
 import { openChainWatch } from '../kernel/chain-watch.ts'
 import { legacyFilters } from '../kernel/guest-chains.ts'
-import { bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
+import { acceptingRa, bootId, type HostFacts, probeKernel, readHostFacts } from '../kernel/host-facts.ts'
 import { listening, readSettings } from '../kernel/host-settings.ts'
 import { openHostWatch } from '../kernel/host-watch.ts'
 import type { BalanceCount } from '../kernel/kernel.ts'
@@ -113,7 +113,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     const { dev, address } = facts.underlay
     return readHostFacts({ dev, vtep: address, listening: listening(identity.before) })
   }
-  facts = await readAgain()
+  facts = { ...facts, acceptsRa: await acceptingRa(listening(identity.before)) }
   const forwarding = openForwarding({
     ...{ dataDir: config.dataDir, identity, dev: facts.underlay.dev, log },
     changed: (family, on) => {

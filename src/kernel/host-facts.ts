@@ -81,9 +81,6 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       throw new WeftError('INVALID', what)
     }
     const inTheWay = routes.filter(route => isForeign(route, nameOf)).map(({ dst }) => dst)
-    const acceptsRa: string[] = []
-    for (const name of choice.listening ?? [])
-      if (['1', '2'].includes(await sysctl(`net/ipv6/conf/${name}/accept_ra`))) acceptsRa.push(name)
     const servers = await resolvers(resolvConf)
     const behind = servers.includes(stub) ? await resolvers(behindStub) : []
     const on = (index: number, prefix: string) => ({ dev: nameOf(index) ?? `index ${index}`, prefix })
@@ -106,7 +103,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       advertised: [
         ...new Set([...allRoutes.filter(isAdvertised).flatMap(devicesOf), ...global.flatMap(leasedOn)]),
       ].flatMap(index => nameOf(index) ?? []),
-      acceptsRa,
+      acceptsRa: await acceptingRa(choice.listening ?? []),
       guestChains: await readGuestChains(sockets),
       dockerBridges: [...byName.keys()].filter(name => docker.test(name)).sort(),
     }
@@ -119,8 +116,16 @@ const isAdvertised = ({ protocol }: Route): boolean => protocol === RTPROT.RA
 const leasedOn = ({ family, flags, ifindex }: Address): number[] =>
   family === AF_INET6 && (flags & IFA_F.PERMANENT) === 0 ? [ifindex] : []
 
+/** Of these devices, those that listen to router advertisements now. */
+export const acceptingRa = async (devices: readonly string[]): Promise<string[]> => {
+  const accepting: string[] = []
+  for (const name of devices)
+    if (['1', '2'].includes(await sysctl(`net/ipv6/conf/${name}/accept_ra`))) accepting.push(name)
+  return accepting
+}
+
 /** Of all hops. */
-const devicesOf = ({ oif, hops }: Route): number[] =>
+export const devicesOf = ({ oif, hops }: Route): number[] =>
   [oif, ...(hops ?? []).map(hop => hop.oif)].filter(index => index !== undefined)
 
 const defaultDevice = (routes: readonly Route[], nameOf: NameOf): number | undefined => {

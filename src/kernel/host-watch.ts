@@ -15,7 +15,7 @@ import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
 import { NETLINK_ROUTE } from '../netlink/uapi.ts'
-import { isAddressOnLinks, isForeign, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
+import { devicesOf, isAddressOnLinks, isForeign, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
 import { pathOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { openSockets } from './sockets.ts'
@@ -81,8 +81,7 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
   }
 
   const useOf = (route: Route): void => {
-    for (const index of [route.oif, ...(route.hops ?? []).map(({ oif }) => oif)])
-      if (index !== undefined) inUse.add(index)
+    for (const index of devicesOf(route)) inUse.add(index)
   }
   const concerns = (message: Message): boolean => {
     switch (message.type) {
