@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Listens in the gateway of every network on this host, UDP and TCP port 53 of the resolver's address of each family, and
-// in the host's namespace. A
-// listener belongs to one life of its namespace: when that was made anew, so is the listener.
+// in the host's namespace. A listener belongs to one life of its namespace: when that was made anew, so is the listener.
 import { createSocket, type Socket } from 'node:dgram'
 import { closeSync } from 'node:fs'
 import type { Server } from 'node:net'

@@ -22,15 +22,15 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
   const ip = family === 4 ? 'ip' : 'ip6'
   const port = cluster.vxlanPort
   // the same question on the way in and from the host itself: is this a published port at one of our addresses?
-  const toGateways = [
-    'fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports_at4',
-    'fib daddr type local dnat ip to meta l4proto . th dport map @ports4',
+  const toGateways = (of4: string): string[] => [
+    `${of4}fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports_at4`,
+    `${of4}fib daddr type local dnat ip to meta l4proto . th dport map @ports4`,
     'fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6',
     // Linux routes no ::1: refused, so that clients go on to 127.0.0.1
     'ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6',
   ]
   // a neighbour may send to 127.0.0.1: translated, it would be no martian any more
-  const fromOthers = toGateways.map(rule => (rule.includes(' ip to ') ? `ip daddr != 127.0.0.0/8 ${rule}` : rule))
+  const fromOthers = toGateways('ip daddr != 127.0.0.0/8 ')
   const strangers = strangersTo(host.dockerBridges)
   // whoever publishes port 53, here or by Docker's own rules, does not publish it at these
   const toResolver = host.resolvers.map(
@@ -50,7 +50,7 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
     ...[hostPorts[4], hostPorts[6], hostPortsAt[4], hostPortsAt[6], heldUdp, vteps[4], vteps[6]].map(set => set(ns)),
     element(vteps[family](ns), [node.vtep]),
     chain('prerouting', [...toResolver, ...fromOthers], accepting('nat', 'prerouting', -110)),
-    chain('output', [...toResolver, ...toGateways], accepting('nat', 'output', -110)),
+    chain('output', [...toResolver, ...toGateways('')], accepting('nat', 'output', -110)),
     idle,
     chain(
       'postrouting',

@@ -22,7 +22,7 @@ export interface Host {
   readonly dead: (network: NetworkId, node: NodeName) => boolean
   /** net.ipv4.ip_forward is off: forwarding that we open for our links must not open the host to others. */
   readonly closed4: boolean
-  /** The same of net.ipv6.conf.all.forwarding, as found before weft switched it on. */
+  /** The same of net.ipv6.conf.all.forwarding, as it would be without weft. */
   readonly closed6: boolean
   /** Devices that listened to router advertisements before weft switched IPv6 forwarding on, and are to go on. */
   readonly acceptsRa: readonly string[]
