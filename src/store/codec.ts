@@ -52,10 +52,12 @@ const workload = z.object({
   service: z.string().exactOptional(),
 })
 
+const portNumber = z.number().int().min(1).max(65535)
+
 const portMapping = z.object({
   proto: z.enum(['tcp', 'udp', 'sctp']),
-  port: z.number().int(),
-  hostPort: z.number().int(),
+  port: portNumber,
+  hostPort: portNumber,
   hostIp: address.exactOptional(),
   family: z.union([z.literal(4), z.literal(6)]).exactOptional(),
   local: z.literal(true).exactOptional(),
@@ -64,8 +66,6 @@ const portMapping = z.object({
 /** Seconds, milliseconds or a count. */
 const positive = z.number().int().min(1)
 const status = z.number().int().min(100).max(599)
-const portNumber = z.number().int().min(1).max(65535)
-
 const probe = z.object({
   target: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('tcp'), port: portNumber.exactOptional() }),
@@ -88,8 +88,8 @@ export const schemas = {
     id: z.string(),
     pools: z.array(prefix),
     underlayFamily: z.union([z.literal(4), z.literal(6)]),
-    vxlanPort: z.number().int(),
-    reservedPorts: z.array(z.number().int()),
+    vxlanPort: portNumber,
+    reservedPorts: z.array(portNumber),
     created: z.string(),
   }) satisfies Exact<Cluster>,
   node: z.object({
