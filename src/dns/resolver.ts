@@ -7,6 +7,7 @@ import {
   type OptAnswer,
   type Packet,
   type Answer as PacketAnswer,
+  type Question,
   RECURSION_AVAILABLE,
   RECURSION_DESIRED,
   TRUNCATED_RESPONSE,
@@ -31,6 +32,8 @@ export interface Resolver {
 }
 
 const headerBytes = 12
+/** After the name in a question. */
+const typeAndClass = 4
 const nameOfQuestion = Buffer.from([0xc0, headerBytes])
 const udpPlain = 512 // RFC 1035, 4.2.1: Docker's server reads no more for a client that does not ask for more
 const udpExtended = 1232 // https://www.dnsflagday.net/2020/
@@ -43,26 +46,22 @@ const extended: OptAnswer = {
 const longest = 4096
 const besides = 4
 const tcpLimit = 0xffff // two bytes before it say how long it is (RFC 1035, 4.2.2)
-const rcode = { ok: 0, format: 1, absent: 3, refused: 5 } as const
+/** refused: nobody else knows, or too much was asked; the asker's next resolver may know. */
+const rcode = { ok: 0, absent: 3, refused: 5 } as const
 
 export const openResolver = (directory: Directory, forward: Forward): Resolver => ({
   async answer(query, asker) {
-    const packet = parse(query)
-    const question = packet?.questions?.[0]
-    if (packet?.type !== 'query' || ((packet.flags ?? 0) & 0x7800) !== 0 || !question) return undefined
+    const asked = parse(query)
+    if (!asked) return undefined
     const networks = directory.networksOf(asker.network, asker.address)
-    const found = lookup(directory, networks, question)
-    if (found) return respond(packet, found, asker.transport)
+    const found = isText(asked) ? lookup(directory, networks, asked.question) : undefined
+    if (found) return respond(asked, found, asker.transport)
     const isInternal = (id: NetworkId): boolean => directory.snapshot.networks.get(id)?.record.internal ?? false
     // --internal is no way out: neither for packets nor for what a name can say
     const isShut = networks.length > 0 && networks.every(isInternal)
-    return (isShut ? undefined : await forward(query, asker)) ?? refusal(packet)
+    return (isShut ? undefined : await forward(query, asker)) ?? headOf(asked, rcode.refused)
   },
 })
-
-/** Nobody else knows, or too much was asked: the asker's next resolver may know. */
-const refusal = ({ id, questions }: Packet): Buffer =>
-  encode({ type: 'response', id: id ?? 0, flags: rcode.refused, questions: questions ?? [] })
 
 /** One question and what belongs to it: thousands of names that point into each other are decoded for a quarter second. */
 const isPlain = (query: Buffer): boolean =>
@@ -71,28 +70,58 @@ const isPlain = (query: Buffer): boolean =>
   query.readUInt16BE(4) === 1 &&
   query.readUInt16BE(6) + query.readUInt16BE(8) + query.readUInt16BE(10) <= besides
 
-const parse = (query: Buffer): Packet | undefined => {
+interface Asked {
+  readonly packet: Packet
+  readonly question: Question
+  /** The question's bytes: a name may hold what no text says, such as a dot within a label. */
+  readonly bytes: Buffer
+}
+
+const parse = (query: Buffer): Asked | undefined => {
   if (!isPlain(query)) return undefined
   try {
-    return decode(query)
+    const packet = decode(query)
+    const question = packet.questions?.[0]
+    const isQuery = packet.type === 'query' && ((packet.flags ?? 0) & 0x7800) === 0
+    let end = headerBytes
+    while (query[end]! > 0 && query[end]! < 64) end += 1 + query[end]!
+    // a pointer there leads into the header, which is another one in the answer
+    if (!isQuery || !question || query[end] !== 0) return undefined
+    return { packet, question, bytes: query.subarray(headerBytes, end + 1 + typeAndClass) }
   } catch {
     return undefined
   }
 }
 
-const respond = (query: Packet, answer: Answer, transport: Asker['transport']): Buffer => {
-  const { name, type } = query.questions![0]!
+/** Is the name what its text says? */
+const isText = ({ question, bytes }: Asked): boolean =>
+  isWritable(question.name) &&
+  encode({ questions: [question] })
+    .subarray(headerBytes, -typeAndClass)
+    .equals(bytes.subarray(0, -typeAndClass))
+
+/** An answer without records. */
+const headOf = ({ packet, bytes }: Asked, flags: number): Buffer => {
+  const head = encode({ type: 'response', id: packet.id ?? 0, flags })
+  head.writeUInt16BE(1, 4)
+  return Buffer.concat([head, bytes])
+}
+
+const respond = (query: Asked, answer: Answer, transport: Asker['transport']): Buffer => {
+  const { packet, question } = query
   const code = answer.kind === 'absent' ? rcode.absent : rcode.ok
-  const flags = AUTHORITATIVE_ANSWER | RECURSION_AVAILABLE | ((query.flags ?? 0) & RECURSION_DESIRED) | code
-  const head = encode({ type: 'response', id: query.id ?? 0, flags, questions: [{ name, type, class: 'IN' }] })
-  const asked = query.additionals?.find(one => one.type === 'OPT')
+  const head = headOf(
+    query,
+    AUTHORITATIVE_ANSWER | RECURSION_AVAILABLE | ((packet.flags ?? 0) & RECURSION_DESIRED) | code,
+  )
+  const asked = packet.additionals?.find(one => one.type === 'OPT')
   const tail = asked ? encode({ type: 'response', additionals: [extended] }).subarray(headerBytes) : Buffer.alloc(0)
   const room = transport === 'tcp' ? tcpLimit : Math.min(Math.max(asked?.udpPayloadSize ?? 0, udpPlain), udpExtended)
   const records: Buffer[] = []
   let left = room - head.length - tail.length
-  const all = recordsOf(name, answer)
+  const all = recordsOf(question.name, answer)
   for (const record of all) {
-    const bytes = pointing(record, head.length - headerBytes - 4) // type and class follow the name
+    const bytes = pointing(record, head.length - headerBytes - typeAndClass)
     left -= bytes.length
     if (left < 0) break
     records.push(bytes)
