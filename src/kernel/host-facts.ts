@@ -80,7 +80,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       const what = vtep === undefined ? `${has}, none that lasts: give it one, or --vtep` : `--vtep ${vtep}: ${has}`
       throw new WeftError('INVALID', what)
     }
-    const inTheWay = routes.filter(route => isForeign(route, nameOf)).map(({ dst }) => dst)
+    const inTheWay = allRoutes.filter(route => isForeign(route, nameOf)).map(({ dst }) => dst)
     const servers = await resolvers(resolvConf)
     const behind = servers.includes(stub) ? await resolvers(behindStub) : []
     const on = (index: number, prefix: string) => ({ dev: nameOf(index) ?? `index ${index}`, prefix })
@@ -90,7 +90,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
         ...addresses
           .filter(one => isAddressOnLinks(one, nameOf))
           .map(one => on(one.ifindex, `${one.address}/${one.prefixLength}`)),
-        ...routes.filter(one => isRouteOnLinks(one, nameOf)).map(one => on(devicesOf(one)[0]!, one.dst)),
+        ...allRoutes.filter(one => isRouteOnLinks(one, nameOf)).map(one => on(devicesOf(one)[0]!, one.dst)),
       ],
       addresses: global.flatMap(({ ifindex, family, flags, address, prefixLength }) => {
         const dev = byIndex.get(ifindex)?.name
@@ -153,13 +153,17 @@ const lastingOf = (own: readonly Address[], last: string | undefined): string | 
 export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: NameOf): boolean =>
   scope === 0 && whose !== protocol && !oursByName('', nameOf(ifindex) ?? '')
 
-/** A route that no network of ours may be beside: neither weft's own nor a default, loopback or link-local one. */
+/**
+ * A route that no network of ours may be beside: neither weft's own nor a default, loopback or link-local one. Those of
+ * less than 8 bits are a default in parts, as VPNs write it (0.0.0.0/1 and 128.0.0.0/1, fc00::/7).
+ */
 export const isForeign = (route: Route, nameOf: NameOf): boolean =>
-  isRouteOfHost(route, nameOf) && !/\/0$/.test(route.dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(route.dst)
+  isRouteOfHost(route, nameOf) && !/\/[0-7]$/.test(route.dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(route.dst)
 
+/** Of whichever table: VPNs have theirs. The host's own addresses are routes of other types. */
 const isRouteOfHost = (route: Route, nameOf: NameOf): boolean => {
   const [index] = devicesOf(route)
-  return route.table === mainTable && index !== undefined && !oursByName('', nameOf(index) ?? '')
+  return route.type === 'unicast' && index !== undefined && !oursByName('', nameOf(index) ?? '')
 }
 
 /** What others have where our link networks are from (plan/links), of whatever scope. */

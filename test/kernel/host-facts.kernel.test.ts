@@ -68,6 +68,19 @@ else {
     )
   })
 
+  t.test('which routes are in the way', async t => {
+    sh('ip link add tun0 type bridge && ip link set tun0 up && ip addr add 192.0.2.9/32 dev tun0')
+    const before = (await readHostFacts({ vtep: '192.0.2.1' })).routes
+    for (const to of ['10.76.0.0/16 dev tun0 table 52', '10.75.0.0/16 dev tun0', 'fd00:75::/64 dev tun0 table 52'])
+      sh(`ip route add ${to}`)
+    // a default in parts; nobody's; an address of the host itself
+    const harmless = ['0.0.0.0/1 dev tun0', '128.0.0.0/1 dev tun0', 'fc00::/7 dev tun0', 'default dev tun0 table 52']
+    for (const to of [...harmless, 'blackhole 10.73.0.0/16']) sh(`ip route add ${to}`)
+    const routes = (await readHostFacts({ vtep: '192.0.2.1' })).routes.filter(route => !before.includes(route))
+    t.same(routes.sort(), ['10.75.0.0/16', '10.76.0.0/16', 'fd00:75::/64'])
+    sh('ip link del tun0 && ip route del blackhole 10.73.0.0/16')
+  })
+
   t.test('whom systemd-resolved asks, where resolv.conf names its stub', async t => {
     const routes = async () =>
       (await readHostFacts({ vtep: '192.0.2.1' })).routes.filter(route => route.endsWith('/32'))

@@ -69,6 +69,7 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
   }
   await seen('a route', () => host.ip('route', 'add', '10.77.0.0/16', 'via', '192.0.2.9'))
   await seen('its end', () => host.ip('route', 'del', '10.77.0.0/16'))
+  await seen("one of a VPN's own table", () => host.ip('route', 'add', '10.76.0.0/16', 'dev', 'eth0', 'table', '52'))
   await seen('one with several hops', () =>
     host.ip('route', 'add', '10.78.0.0/16', 'nexthop', 'via', '192.0.2.9', 'nexthop', 'via', '192.0.2.8'),
   )
