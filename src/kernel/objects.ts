@@ -138,6 +138,8 @@ export interface NftTableObject {
   readonly ns: Ns
   readonly family: NftFamily
   readonly table: string
+  /** Only observed: somebody made it so. */
+  readonly dormant?: true
 }
 
 /** Words of nft for the fields of a key or of a value. */
@@ -353,7 +355,7 @@ const body = (o: KernelObject): string => {
     case 'netns':
       return 'netns'
     case 'bridge':
-      return `${link(o)} type bridge${o.otherwise ?? ' ageing_time 0 mcast_snooping 0'}`
+      return `${link(o)} type bridge${o.otherwise ?? ' ageing_time 0 mcast_snooping 0 stp_state 0'}`
     case 'vxlan':
       return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} ${o.learning ? 'learning' : 'nolearning'} gbp`
     case 'veth':
@@ -376,7 +378,7 @@ const body = (o: KernelObject): string => {
     case 'sysctl':
       return `sysctl ${o.path}=${o.value}`
     case 'nft-table':
-      return `table ${o.family} ${o.table}`
+      return `table ${o.family} ${o.table}${o.dormant ? ' flags dormant' : ''}`
     case 'nft-set':
       return `table ${o.family} ${o.table} ${o.value ? 'map' : 'set'} ${o.set} { type ${o.key.join(' . ')}${o.value ? ` : ${o.value.join(' . ')}` : ''};${o.interval ? ' flags interval;' : ''} }`
     case 'nft-chain': {

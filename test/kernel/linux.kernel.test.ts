@@ -262,6 +262,16 @@ else {
       `${inN} ip link set br0 type bridge ageing_time 30000`,
       `${inN} ip -d link show br0 | grep 'ageing_time 0 '`,
     ],
+    [
+      'a bridge that waits for others',
+      `${inN} ip link set br0 type bridge stp_state 1`,
+      `${inN} ip -d link show br0 | grep -q 'stp_state 0 ' && ${inN} bridge link show dev vx0 | grep 'state forwarding'`,
+    ],
+    [
+      'tables that sleep',
+      `nft add table inet weft '{ flags dormant; }' && ${inN} nft add table netdev weft '{ flags dormant; }'`,
+      `${inN} nft list tables | grep -q netdev && ! { nft list ruleset; ${inN} nft list ruleset; } | grep -q dormant && echo awake`,
+    ],
     ['the bridge', `${inN} ip link del br0`, `${inN} ip link show master br0 | grep vx0`],
     ['the link to the host', 'ip link del weft0', 'ip netns exec weft-m1048576 ip route show default | grep up0'],
   ] as const satisfies readonly string[][])

@@ -45,6 +45,7 @@ export interface RuleOptions {
 
 export interface NftBatch {
   /** `nft add table`: fine if it is there. */
+  /** One that is there is woken, if it was dormant. */
   addTable(family: NftFamily, table: string): void
   /** `nft delete table`, with everything in it; ENOENT. */
   removeTable(family: NftFamily, table: string): void
@@ -109,9 +110,10 @@ class Batch implements NftBatch {
   }
 
   addTable(family: NftFamily, table: string): void {
-    this.#add(NFT_MSG.NEWTABLE, NLM_F_CREATE, family, `add nft table ${family} ${table}`, w =>
-      w.attrString(NFTA_TABLE.NAME, table),
-    )
+    this.#add(NFT_MSG.NEWTABLE, NLM_F_CREATE, family, `add nft table ${family} ${table}`, w => {
+      w.attrString(NFTA_TABLE.NAME, table)
+      w.attrBe32(NFTA_TABLE.FLAGS, 0)
+    })
   }
 
   removeTable(family: NftFamily, table: string): void {

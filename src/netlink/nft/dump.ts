@@ -25,6 +25,7 @@ import {
   NFT_OBJECT,
   NFT_RETURN,
   NFT_SET,
+  NFT_TABLE_F,
   NFTA_CHAIN,
   NFTA_DATA,
   NFTA_EXPR,
@@ -43,6 +44,11 @@ import { readVerdict } from './verdict.ts'
 export interface ListedTable {
   readonly family: NftFamily
   readonly table: string
+}
+
+export interface TableState extends ListedTable {
+  /** Its chains see no packet. */
+  readonly dormant?: true
 }
 
 export interface ListedChain extends ListedTable {
@@ -65,7 +71,7 @@ export interface ListedElement extends ListedTable, SetElement {
 }
 
 export interface NftObjects {
-  readonly tables: readonly ListedTable[]
+  readonly tables: readonly TableState[]
   readonly chains: readonly ListedChain[]
   /** In the order of the chain. */
   readonly rules: readonly ListedRule[]
@@ -191,13 +197,16 @@ const listElements = async (netlink: Netlink, set: ListedSet): Promise<SetElemen
 const headOf = (message: Message, type: number): NftFamily | undefined =>
   message.type === messageType(type) ? familyOfNumber(message.u8()) : undefined
 
-export const decodeTable = (message: Message): ListedTable | undefined => {
+export const decodeTable = (message: Message): TableState | undefined => {
   const family = headOf(message, NFT_MSG.NEWTABLE)
   if (family === undefined) return undefined
+  let table: string | undefined
+  let flags = 0
   for (const attr of attributes(message, nfgenmsgLength)) {
-    if (attr.type === NFTA_TABLE.NAME) return { family, table: attr.text() }
+    if (attr.type === NFTA_TABLE.NAME) table = attr.text()
+    else if (attr.type === NFTA_TABLE.FLAGS) flags = attr.be32()
   }
-  return undefined
+  return table === undefined ? undefined : { family, table, ...(flags & NFT_TABLE_F.DORMANT ? { dormant: true } : {}) }
 }
 
 export const decodeChain = (message: Message): ListedChain | undefined => {

@@ -36,6 +36,8 @@ export const NFT_MSG = {
 
 export const NFTA_LIST = { ELEM: 1 } as const
 export const NFTA_TABLE = { NAME: 1, FLAGS: 2, HANDLE: 4, USERDATA: 6 } as const
+/** enum nft_table_flags */
+export const NFT_TABLE_F = { DORMANT: 1 } as const
 export const NFTA_CHAIN = { TABLE: 1, HANDLE: 2, NAME: 3, HOOK: 4, POLICY: 5, TYPE: 7, FLAGS: 10, ID: 11 } as const
 export const NFTA_HOOK = { HOOKNUM: 1, PRIORITY: 2, DEV: 3, DEVS: 4 } as const
 export const NFTA_DEVICE = { NAME: 1 } as const
