@@ -330,6 +330,24 @@ t.test('the same of IPv6: --ip6 and what the network keeps for itself', async t 
   await lab.docker('h3', 'network', 'rm', 'six')
 })
 
+t.test('an underlay too narrow for IPv6, or for the network, is refused with what it needs', async t => {
+  const create = (...args: string[]) =>
+    lab.tryDocker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', ...args, 'narrow')
+  t.match((await create('-o', 'com.docker.network.driver.mtu=1200')).err, /driver\.mtu.*1200.*1280/)
+  const mtu = (bytes: number) => lab.exec('h3', 'ip', 'link', 'set', 'eth0', 'mtu', String(bytes))
+  const run = () => lab.tryDocker('h3', 'run', '--rm', '--network', 'app', 'busybox', 'true')
+  await mtu(1300)
+  const said = /the underlay device of node h3 with its 1300 has room for 1250: raise that device to 1500/
+  t.ok(await lab.until(async () => said.test((await run()).err)))
+  t.match(
+    (await create()).err,
+    /device of node h3 has an MTU of 1300, and a network needs 1330 on every host: raise it/,
+  )
+  t.equal(await lab.docker('h1', 'network', 'ls', '-q', '-f', 'name=narrow'), '')
+  await mtu(1500)
+  t.ok(await lab.until(async () => (await run()).code === 0))
+})
+
 t.test('removing: refused while used, gone everywhere when not; a vetoed replica comes back', async t => {
   t.not((await lab.tryDocker('h1', 'network', 'rm', 'app')).code, 0)
   t.match((await lab.try('weft', 'h3', 'network', 'rm', 'app')).err, /has containers on h1, h2: stop them first/)
