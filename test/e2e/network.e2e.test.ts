@@ -330,6 +330,24 @@ t.test('the same of IPv6: --ip6 and what the network keeps for itself', async t 
   await lab.docker('h3', 'network', 'rm', 'six')
 })
 
+t.test('a container more than a bridge has ports for is refused, and fits when there is room', async t => {
+  const vni = await lab.vni('h3', 'app')
+  const inN = (script: string) => lab.inside('h3', 'n', vni, 'sh', '-c', script)
+  const run = () => lab.tryDocker('h3', 'run', '--rm', '--network', 'app', 'busybox', 'true')
+  // of a kind that weft has none of, and so leaves alone
+  await inN(`for i in $(seq 1024); do echo "link add i$i type ifb"; echo "link set i$i master br0"; done |
+    ip -force -batch - 2> /dev/null; ip link show master br0 | grep -c mtu | grep 1023`)
+  const { code, err } = await run()
+  t.equal(code, 125)
+  t.match(
+    err,
+    /the bridge in weft-n\w+ has 1,023 ports and no more fit: start containers of this network on other hosts/,
+  )
+  t.notMatch(await inN('ip -o link show type veth'), /: c\w+@/, 'nothing half-made')
+  await inN('for i in $(seq 1024); do echo "link del i$i"; done | ip -batch -')
+  t.match(await run(), { code: 0 })
+})
+
 t.test('an underlay too narrow for IPv6, or for the network, is refused with what it needs', async t => {
   const create = (...args: string[]) =>
     lab.tryDocker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', ...args, 'narrow')
