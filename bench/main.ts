@@ -7,7 +7,8 @@ import { parseArgs } from 'node:util'
 import { codeOf, describe, errorTable, WeftError } from '../src/base/errors.ts'
 import { type Measured, runSection } from './frame/process.ts'
 import { renderMarkdown, renderTable } from './frame/render.ts'
-import { type Options, sections } from './frame/section.ts'
+import type { Options } from './frame/section.ts'
+import { sections } from './sections.ts'
 
 const outputs = ['table', 'json', 'markdown'] as const
 type Output = (typeof outputs)[number]

@@ -4,10 +4,11 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { sections } from '../sections.ts'
 import { type Load, watchLoad } from './load.ts'
 import { inOwnHost, temporary } from './own-host.ts'
 import type { Row } from './row.ts'
-import { type Options, sections } from './section.ts'
+import type { Options } from './section.ts'
 
 const self = fileURLToPath(import.meta.url)
 
