@@ -19,7 +19,7 @@ import { openDepartures } from '../control/departures.ts'
 import { openEndpoints } from '../control/endpoints.ts'
 import { openHoldings } from '../control/holdings.ts'
 import { openNetworks } from '../control/networks.ts'
-import { type NodeFacts, type Nodes, openNodes } from '../control/nodes.ts'
+import { type NodeFacts, openNodes } from '../control/nodes.ts'
 import { openPools } from '../control/pools.ts'
 import { openReserve } from '../control/reserve.ts'
 import { openServices } from '../control/services.ts'
@@ -30,6 +30,7 @@ import { openDirectory, throughHost } from '../dns/directory.ts'
 import { openForward } from '../dns/forward.ts'
 import { openResolver } from '../dns/resolver.ts'
 import { type DnsServer, type NamespaceSockets, openDnsServer, type Place } from '../dns/server.ts'
+import { openBridges } from '../docker/bridges.ts'
 import { keepsQueries, openEngine } from '../docker/engine.ts'
 import { openIdentity } from '../docker/identity.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
@@ -54,7 +55,7 @@ import { engines } from '../mesh/engines.ts'
 import { openFlows } from '../mesh/flows.ts'
 import { openPortHolder } from '../mesh/holder.ts'
 import { portsHere } from '../mesh/plan.ts'
-import { familyOf, linkLocalOf, single } from '../model/address.ts'
+import { linkLocalOf, single } from '../model/address.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
@@ -73,6 +74,7 @@ import { openFloatingHere } from './floating.ts'
 import { openForwarding } from './forwarding.ts'
 import { type Health, startHealth } from './health.ts'
 import { lastVtep, readIdentity } from './identity.ts'
+import { joinCluster } from './join.ts'
 import { lockDataDir } from './lock.ts'
 import { startMetrics } from './metrics.ts'
 import { measureMesh } from './metrics-mesh.ts'
@@ -104,14 +106,16 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     ...(config.underlayDev === undefined ? {} : { dev: config.underlayDev }),
   }
   const last = await lastVtep(config.dataDir)
-  let facts = await readHostFacts({ ...choice, ...(last === undefined ? {} : { last }) })
+  const engine = openEngine(config.docker, text => plugin.lastErrors.findLast(({ error }) => error === text)?.code)
+  const bridges = await openBridges(join(config.dataDir, 'bridges.json'), engine, log)
+  let facts = await readHostFacts({ ...choice, ...(last === undefined ? {} : { last }), bridges: bridges.names })
   const boot = await bootId()
   const found = await readSettings(facts.underlay.dev, facts.advertised)
   const identity = await readIdentity(config.dataDir, boot, found, facts.underlay.address)
   /** The VTEP stays while we run: an address that is away for a moment moves nobody's traffic. */
   const readAgain = (): Promise<HostFacts> => {
     const { dev, address } = facts.underlay
-    return readHostFacts({ dev, vtep: address, listening: listening(identity.before) })
+    return readHostFacts({ dev, vtep: address, listening: listening(identity.before), bridges: bridges.names })
   }
   facts = { ...facts, acceptsRa: await acceptingRa(listening(identity.before)) }
   const forwarding = openForwarding({
@@ -199,7 +203,6 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const networks = openNetworks(context, bindings, pools)
   const endpoints = openEndpoints(context, bindings, addresses, departures, port => holder.hold(port), reserve)
   const nodes = parts.add('nodes', openNodes(context))
-  const engine = openEngine(config.docker, text => plugin.lastErrors.findLast(({ error }) => error === text)?.code)
   const identityOf = openIdentity(engine)
   const starts = openStarts(engine, identityOf, clock)
   const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks))
@@ -396,7 +399,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         starts,
         onNetworks: () => {
           replicas.poke()
-          watch.poke()
+          void bridges.look().then(() => watch.poke())
         },
       }),
     )
@@ -471,28 +474,3 @@ const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: rea
     return resolversOf(network, { resolvers }).map(address => ({ network: id, ns: gatewayNs(network.vni), address }))
   }),
 ]
-
-/** The store may come later than we do, or not be believed yet (`late` is called then, with why); a refusal (name or VTEP alive elsewhere) ends the program. */
-const joinCluster = async (
-  nodes: Nodes,
-  config: Config,
-  facts: () => NodeFacts,
-  log: Log,
-  clock: Clock,
-  signal: AbortSignal,
-  late: (error: unknown) => void = () => {},
-): Promise<void> => {
-  const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts().vtep) }
-  for (let waits = 0; ; waits++) {
-    try {
-      await nodes.join(facts(), defaults, signal)
-      return
-    } catch (error) {
-      const wait = ['STORE_UNAVAILABLE', 'STORE_SUSPECT', 'TIMEOUT'].includes(codeOf(error))
-      if (!wait || signal.aborted) throw error
-      late(error)
-      if (waits % 10 === 0) log.warn({ err: describe(error) }, 'waiting for the store')
-      await sleep(clock, 1000, signal)
-    }
-  }
-}

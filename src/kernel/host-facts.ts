@@ -32,7 +32,7 @@ export interface HostFacts {
   readonly acceptsRa: readonly string[]
   /** Where our accepts are guests: mostly Docker's DOCKER-USER. */
   readonly guestChains: readonly GuestChain[]
-  /** Docker's, by the names that it gives. */
+  /** Docker's, by the names that it gives, and `bridges`. */
   readonly dockerBridges: readonly string[]
 }
 
@@ -44,6 +44,8 @@ export interface UnderlayChoice {
   readonly dev?: string
   /** Devices that are to go on with router advertisements. */
   readonly listening?: readonly string[]
+  /** Docker's of other names than it gives: may be one that the host had before, and is its way out. */
+  readonly bridges?: readonly string[]
 }
 
 export const resolvConf = '/etc/resolv.conf'
@@ -73,6 +75,9 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
           : defaultDevice(routes, nameOf)
     const link = index === undefined ? undefined : byIndex.get(index)
     if (!link) throw new WeftError('INVALID', noUnderlay(choice))
+    const uplinks = new Set([link.index, ...allRoutes.filter(isBehindRouter).flatMap(devicesOf)].map(nameOf))
+    const isDockers = (name: string): boolean =>
+      docker.test(name) || (choice.bridges?.includes(name) === true && !uplinks.has(name))
     const own = global.filter(address => address.ifindex === link.index)
     const vtep = choice.vtep ?? lastingOf(own, choice.last)
     if (vtep === undefined || !own.some(address => address.address === vtep)) {
@@ -94,7 +99,7 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       ],
       addresses: global.flatMap(({ ifindex, family, flags, address, prefixLength }) => {
         const dev = byIndex.get(ifindex)?.name
-        const lasting = dev !== undefined && !docker.test(dev) && !(family === AF_INET6 && flags & IFA_F.TEMPORARY)
+        const lasting = dev !== undefined && !isDockers(dev) && !(family === AF_INET6 && flags & IFA_F.TEMPORARY)
         return lasting ? [{ dev, address: `${address}/${prefixLength}` }] : []
       }),
       routes: [...new Set([...inTheWay, ...[...servers, ...behind].filter(isRouted).map(single)])].sort(),
@@ -105,13 +110,14 @@ export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> 
       ].flatMap(index => nameOf(index) ?? []),
       acceptsRa: await acceptingRa(choice.listening ?? []),
       guestChains: await readGuestChains(sockets),
-      dockerBridges: [...byName.keys()].filter(name => docker.test(name)).sort(),
+      dockerBridges: [...byName.keys()].filter(isDockers).sort(),
     }
   } finally {
     await sockets.close()
   }
 }
 
+const isBehindRouter = ({ gateway, hops }: Route): boolean => gateway !== undefined || hops !== undefined
 const isAdvertised = ({ protocol }: Route): boolean => protocol === RTPROT.RA
 const leasedOn = ({ family, flags, ifindex }: Address): number[] =>
   family === AF_INET6 && (flags & IFA_F.PERMANENT) === 0 ? [ifindex] : []

@@ -108,18 +108,20 @@ t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports g
   await lab.docker('h2', 'rm', '-f', 'plain')
   // Docker keeps its own networks apart: ours reach what they publish, and nothing else
   await lab.docker('h1', 'network', 'create', '--internal', 'kept')
+  await lab.docker('h1', 'network', 'create', '-o', 'com.docker.network.bridge.name=shop', 'named')
   await lab.docker('h1', 'run', '-d', '--name', 'inside', '--network', 'kept', 'busybox', ...server)
+  await lab.docker('h1', 'run', '-d', '--name', 'elsewhere', '--network', 'named', 'busybox', ...server)
   await lab.docker('h1', 'run', '-d', '--name', 'plain', '-p', '9090:80', 'busybox', ...server)
   const near = (address: string, port: number) => lab.tryDocker('h1', 'exec', 'near', ...http(address, port))
   t.match((await near('10.9.0.1', 9090)).out, /hello/)
-  for (const name of ['inside', 'plain']) {
+  for (const name of ['inside', 'elsewhere', 'plain']) {
     const where = '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'
     const address = await lab.docker('h1', 'inspect', '-f', where, name)
     t.match(await lab.exec('h1', 'curl', '-s', '-m', '3', `http://${address}/`), /hello/)
     t.not((await near(address, 80)).code, 0, `${name} is not reached from a network of ours`)
   }
-  await lab.docker('h1', 'rm', '-f', 'inside', 'plain')
-  await lab.docker('h1', 'network', 'rm', 'kept')
+  await lab.docker('h1', 'rm', '-f', 'inside', 'elsewhere', 'plain')
+  await lab.docker('h1', 'network', 'rm', 'kept', 'named')
   // IPv6 of Docker's own bridges, although nobody but weft has switched forwarding on
   await lab.docker('h2', ...'network create --ipv6 --subnet fd55::/64 br6'.split(' '))
   await lab.docker('h2', 'run', '-d', '--name', 'six', '--network', 'br6', 'busybox', ...idle)

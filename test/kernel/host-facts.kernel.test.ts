@@ -81,6 +81,18 @@ else {
     sh('ip link del tun0 && ip route del blackhole 10.73.0.0/16')
   })
 
+  t.test("which bridges are Docker's", async t => {
+    for (const name of ['docker0', 'br-0123456789ab', 'shop', 'lan', 'other'])
+      sh(`ip link add ${name} type bridge && ip link set ${name} up`)
+    sh('ip addr add 198.51.100.2/24 dev lan && ip route add 203.0.113.0/24 via 198.51.100.1')
+    sh('ip addr add 10.88.0.1/24 dev shop')
+    const facts = await readHostFacts({ vtep: '192.0.2.1', bridges: ['docker0', 'shop', 'lan', 'gone', 'eth0'] })
+    t.same(facts.dockerBridges, ['br-0123456789ab', 'docker0', 'shop'], 'not the way out, if Docker uses that')
+    const devices = facts.addresses.map(({ dev }) => dev)
+    t.ok(devices.includes('lan') && !devices.includes('shop'), devices.join())
+    for (const name of ['docker0', 'br-0123456789ab', 'shop', 'lan', 'other']) sh(`ip link del ${name}`)
+  })
+
   t.test('whom systemd-resolved asks, where resolv.conf names its stub', async t => {
     const routes = async () =>
       (await readHostFacts({ vtep: '192.0.2.1' })).routes.filter(route => route.endsWith('/32'))

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bridges of Docker's own driver that have names of a user's choice: nothing in the kernel tells whose they are. Kept on
+// disk, so that a start knows them before Docker answers.
+import { describe } from '../base/errors.ts'
+import { readState, writeDurably } from '../base/file.ts'
+import type { Log } from '../base/log.ts'
+import type { Engine } from './engine.ts'
+
+export interface Bridges {
+  /** Sorted. */
+  readonly names: readonly string[]
+  /** Asks Docker; what was known stays where it does not answer. */
+  look(): Promise<void>
+}
+
+/** https://docs.docker.com/engine/network/drivers/bridge/#options; docker0 has it too. */
+const option = 'com.docker.network.bridge.name'
+
+export const openBridges = async (path: string, engine: Pick<Engine, 'networks'>, log: Log): Promise<Bridges> => {
+  const known = await readState(path, 'it is made anew when Docker answers', isNames).catch(error => {
+    log.error({ err: describe(error) }, 'started without')
+    return []
+  })
+  let names: readonly string[] = known ?? []
+  const look = async (): Promise<void> => {
+    const own = (await engine.networks()).filter(({ Driver }) => Driver === 'bridge')
+    const found = own.flatMap(({ Options }) => Options?.[option] ?? []).sort()
+    if (found.join(' ') === names.join(' ')) return
+    names = found
+    await writeDurably(path, JSON.stringify(names))
+  }
+  return {
+    get names() {
+      return names
+    },
+    look: () => look().catch(error => log.warn({ err: describe(error) }, "Docker's bridges are not known")),
+  }
+}
+
+const isNames = (json: unknown): json is string[] => Array.isArray(json) && json.every(name => typeof name === 'string')
