@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mirror's endpoints by name, by address and by container, and services by name and virtual address, kept up change
-// by change: a query costs the same on a network of ten containers and of ten thousand.
+// The mirror's endpoints by name, by address and by container, services by name and virtual address, kept up change by
+// change, networks and nodes by name: a query costs the same among ten of them and ten thousand.
 import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 import { parseServiceKey, serviceLabel } from '../model/service.ts'
@@ -27,6 +27,10 @@ export interface Directory {
   services(network: NetworkId, name: string): readonly NamedService[]
   /** By canonical virtual address. */
   serviceAt(network: NetworkId, address: string): NamedService | undefined
+  /** By name in lower case: Docker's names may have capitals, DNS knows none. */
+  networkNamed(name: string): NetworkId | undefined
+  /** VTEP of a node that is not fenced, by name in lower case. */
+  nodeNamed(name: string): string | undefined
   /** Networks whose names an asker sees: all of its container's, or the one it asked through. */
   networksOf(through: NetworkId, address: string): readonly NetworkId[]
 }
@@ -75,6 +79,14 @@ export const openDirectory = (
   const filed = new Map<EndpointId, Endpoint>()
   const services = new Map<string, Set<string>>() // name or virtual address → keys of services
   const filedServices = new Map<string, readonly string[]>() // '<network> <service>'
+  const networkNames = keptUntilChanged(() =>
+    [...snapshot.networks.values()].map(({ record }) => [lower(record.name ?? ''), record.id]),
+  )
+  const nodeNames = keptUntilChanged(() =>
+    [...snapshot.nodes.values()]
+      .filter(({ record }) => record.fenced === undefined)
+      .map(({ record }) => [lower(record.name), record.vtep]),
+  )
 
   const take = (id: EndpointId): void => {
     const before = filed.get(id)
@@ -117,6 +129,8 @@ export const openDirectory = (
       return endpoints.length > 0 ? [{ network, name: parseServiceKey(service).name, addresses, endpoints }] : []
     })
   const all = (): void => {
+    networkNames.changed()
+    nodeNames.changed()
     entries.clear()
     filed.clear()
     services.clear()
@@ -131,6 +145,8 @@ export const openDirectory = (
   mirror.subscribe(changed => {
     if (changed === 'all') return all()
     for (const [table, network, id] of changed) {
+      if (table === 'networks') networkNames.changed()
+      if (table === 'nodes') nodeNames.changed()
       if (network === undefined || id === undefined) continue
       if (table === 'vips') fileService(network, id)
       if (table !== 'endpoints') continue
@@ -148,12 +164,25 @@ export const openDirectory = (
     at,
     services: (network, name) => servicesAt(network, nameKey(network, name)),
     serviceAt: (network, address) => servicesAt(network, addressKey(network, address))[0],
+    networkNamed: name => snapshot.names.get(name)?.record.network ?? networkNames.get(name),
+    nodeNamed: name => nodeNames.get(name),
     networksOf(through, address) {
       const asker = at(through, address)
       const container = asker && containerKey(asker)
       const others = asker ? beside(asker.id).flatMap(id => filed.get(id) ?? []) : []
       const attached = [...(container === undefined ? [] : found(container)), ...others]
       return [...new Set([...(through === throughHost ? [] : [through]), ...attached.map(({ network }) => network)])]
+    },
+  }
+}
+
+/** Few, and seldom another: made at the first question after a change. Of equal keys the first stands. */
+const keptUntilChanged = (make: () => readonly (readonly [string, string])[]) => {
+  let made: ReadonlyMap<string, string> | undefined
+  return {
+    get: (key: string): string | undefined => (made ??= new Map(make().toReversed())).get(key),
+    changed(): void {
+      made = undefined
     },
   }
 }

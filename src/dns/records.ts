@@ -23,11 +23,6 @@ export type Answer =
   /** In our zone, and not there. */
   | { readonly kind: 'absent' }
 
-const networkNamed = (snapshot: Snapshot, name: string): NetworkId | undefined => {
-  const exact = snapshot.names.get(name)?.record.network // Docker's names may have capitals, DNS knows none
-  return exact ?? [...snapshot.networks.values()].find(({ record }) => lower(record.name ?? '') === name)?.record.id
-}
-
 /** Whose name it is: of a service, the addresses are its own, and the endpoints its containers. */
 interface Named {
   readonly addresses: readonly string[]
@@ -80,12 +75,11 @@ const resolve = (
     )
   }
   const inner = name.slice(0, -zone.length - 1)
-  for (const { record } of directory.snapshot.nodes.values())
-    if (lower(record.name) === inner && record.fenced === undefined) return { node: record.vtep }
+  const node = directory.nodeNamed(inner)
+  if (node !== undefined) return { node }
   // network names may hold dots: try every split, the longest network name first
   for (let dot = inner.indexOf('.'); dot >= 0; dot = inner.indexOf('.', dot + 1)) {
-    const network = inner.slice(dot + 1)
-    const id = networkNamed(directory.snapshot, network)
+    const id = directory.networkNamed(inner.slice(dot + 1))
     if (id === undefined) continue
     const found = inNetwork(directory, id, inner.slice(0, dot))
     if (found) return found

@@ -146,3 +146,35 @@ t.test('a service of compose: its bare name is that of its containers, the full 
   t.same(lookup(directory, ['n1'], { name: 'api', type: 'A' }), { kind: 'address', addresses: ['10.80.0.2'] })
   t.same(lookup(directory, [], { name: 'api.n1.weft', type: 'A' }), { kind: 'address', addresses: ['10.80.0.254'] })
 })
+
+t.test('a full name is found without a look at every network and node, whatever it is split into', async t => {
+  const { snapshot, directory, tell } = open()
+  const ask = (name: string) => lookup(directory, [], { name, type: 'A' })
+  snapshot.putNetwork({ id: 'n3', name: 'Shop.East' })
+  snapshot.putEndpoint({
+    ...{ id: 'e', network: 'n3', node: 'a', addresses: ['10.80.0.7'] },
+    workload: workload('One', 'c1'),
+  })
+  tell('all')
+  const found = { kind: 'address', addresses: ['10.80.0.7'] }
+  t.same(ask('one.shop.east.weft'), found)
+  t.match(ask('B.weft'), { kind: 'address' })
+  let looks = 0
+  for (const table of [snapshot.networks, snapshot.nodes] as Map<string, unknown>[])
+    table.values = function values(this: Map<string, unknown>) {
+      looks++
+      return Map.prototype.values.call(this) as MapIterator<unknown>
+    }
+  t.same(ask(`${'a.'.repeat(120)}weft`), { kind: 'absent' })
+  t.same(ask('one.shop.east.weft'), found)
+  t.equal(looks, 0)
+  snapshot.putNetwork({ id: 'n3', name: 'West' })
+  snapshot.putNode({ name: 'c' })
+  tell([
+    ['networks', 'n3'],
+    ['nodes', 'c'],
+  ])
+  t.same(ask('one.shop.east.weft'), { kind: 'absent' })
+  t.same(ask('one.west.weft'), found)
+  t.match(ask('c.weft'), { kind: 'address' })
+})
