@@ -76,6 +76,8 @@ export interface ApiParts {
   readonly reserve: Pick<Reserve, 'has' | 'all' | 'endpoints'>
   /** Plain address → why this host could not take it. */
   readonly floatingProblems: () => ReadonlyMap<string, string>
+  /** What has become of the VTEP. */
+  readonly underlayProblem: () => string | undefined
   /** Networks whose link to this host meets somebody else's address or route. */
   readonly linkProblems: () => ReadonlyMap<NetworkId, string>
   /** Families that iptables-legacy filters on this host. */
@@ -257,6 +259,8 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
     problems.push(
       `store: ${why.includes(key) ? why : `${key}: ${why}`}; the version before stays in force, if there was one`,
     )
+  const underlay = parts.underlayProblem()
+  if (underlay !== undefined) problems.push(`underlay: ${underlay}`)
   const docker = parts.dockerError()
   if (docker !== undefined) problems.push(`docker: ${docker}`)
   const legacy = parts.legacyFilters()

@@ -68,6 +68,7 @@ import { unitsOfEndpoint } from '../plan/unit.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { keys } from '../store/keys.ts'
 import { type ChangedKey, openMirror } from '../store/mirror.ts'
+import { awaitHost } from './await-host.ts'
 import { chooseBalancer } from './balancer.ts'
 import type { Config } from './config.ts'
 import { openFloatingHere } from './floating.ts'
@@ -108,15 +109,13 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const last = await lastVtep(config.dataDir)
   const engine = openEngine(config.docker, text => plugin.lastErrors.findLast(({ error }) => error === text)?.code)
   const bridges = await openBridges(join(config.dataDir, 'bridges.json'), engine, log)
-  let facts = await readHostFacts({ ...choice, ...(last === undefined ? {} : { last }), bridges: bridges.names })
+  const first = { ...choice, ...(last === undefined ? {} : { last }), bridges: bridges.names }
+  let facts = await awaitHost(() => readHostFacts(first), clock, log)
   const boot = await bootId()
   const found = await readSettings(facts.underlay.dev, facts.advertised)
   const identity = await readIdentity(config.dataDir, boot, found, facts.underlay.address)
-  /** The VTEP stays while we run: an address that is away for a moment moves nobody's traffic. */
-  const readAgain = (): Promise<HostFacts> => {
-    const { dev, address } = facts.underlay
-    return readHostFacts({ dev, vtep: address, listening: listening(identity.before), bridges: bridges.names })
-  }
+  const readAgain = (): Promise<HostFacts> =>
+    readHostFacts({ chosen: facts.underlay, listening: listening(identity.before), bridges: bridges.names })
   facts = { ...facts, acceptsRa: await acceptingRa(listening(identity.before)) }
   const forwarding = openForwarding({
     ...{ dataDir: config.dataDir, identity, dev: facts.underlay.dev, log },
@@ -331,6 +330,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         departures: () => departures.size,
         reserve,
         floatingProblems: () => floating.problems(),
+        underlayProblem: () => facts.underlay.problem,
         linkProblems: () => linkProblems(bindings.bound, facts.onLinks),
         legacyFilters,
       }),

@@ -180,7 +180,10 @@ export const openDirectory = (
 const keptUntilChanged = (make: () => readonly (readonly [string, string])[]) => {
   let made: ReadonlyMap<string, string> | undefined
   return {
-    get: (key: string): string | undefined => (made ??= new Map(make().toReversed())).get(key),
+    get(key: string): string | undefined {
+      made ??= new Map(make().toReversed())
+      return made.get(key)
+    },
     changed(): void {
       made = undefined
     },

@@ -2,21 +2,22 @@
 // What this host has outside weft: its underlay device, the prefixes it routes, whether it forwards, where Docker lets
 // others put their accepts. Read only.
 import { readFile } from 'node:fs/promises'
-import { NotSupportedError, WeftError } from '../base/errors.ts'
+import { NotSupportedError } from '../base/errors.ts'
 import { single } from '../model/address.ts'
 import { netnsInode, netnsRead } from '../netlink/netns.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { type Address, decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { IFA_F, RTPROT } from '../netlink/rtnl/uapi.ts'
-import { AF_INET, AF_INET6 } from '../netlink/uapi.ts'
+import { AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
 import { type GuestChain, guestChainsOf } from './guest-chains.ts'
 import { forwards6 } from './host-settings.ts'
 import { openSockets, type Sockets } from './sockets.ts'
+import { chooseUnderlay, devicesOf, type Underlay, type UnderlayChoice } from './underlay.ts'
 
 export interface HostFacts {
-  readonly underlay: { readonly dev: string; readonly mtu: number; readonly address: string }
+  readonly underlay: Underlay
   /** CIDRs of other routes and resolvers, without defaults, loopback and link-local. */
   readonly routes: readonly string[]
   /** Addresses and routes from the range of our link networks (plan/links). */
@@ -36,12 +37,7 @@ export interface HostFacts {
   readonly dockerBridges: readonly string[]
 }
 
-export interface UnderlayChoice {
-  /** --vtep; absent: the device's `last` if it still has it, else its first lasting address. */
-  readonly vtep?: string
-  readonly last?: string
-  /** --underlay-dev; absent: the device that has the vtep, or that the default route uses. */
-  readonly dev?: string
+export interface HostChoice extends UnderlayChoice {
   /** Devices that are to go on with router advertisements. */
   readonly listening?: readonly string[]
   /** Docker's of other names than it gives: may be one that the host had before, and is its way out. */
@@ -57,40 +53,26 @@ const mainTable = 254
 const ofLinks = /^(169\.254\.|fd69:7765:6674:)/
 const docker = /^(docker0|br-[0-9a-f]{12})$/
 
-export const readHostFacts = async (choice: UnderlayChoice): Promise<HostFacts> => {
+export const readHostFacts = async (choice: HostChoice): Promise<HostFacts> => {
   const sockets = openSockets()
   try {
     const socket = await sockets.route('')
     const { byName, byIndex } = await sockets.links('')
     const addresses = await socket.dump(listAddresses(), decodeAddress)
     const allRoutes = await socket.dump(listRoutes(), decodeRoute)
-    const routes = allRoutes.filter(route => route.table === mainTable)
     const nameOf: NameOf = index => byIndex.get(index)?.name
     const global = addresses.filter(address => isOfHost(address, nameOf))
-    const index =
-      choice.dev !== undefined
-        ? byName.get(choice.dev)?.index
-        : choice.vtep !== undefined
-          ? global.find(address => address.address === choice.vtep)?.ifindex
-          : defaultDevice(routes, nameOf)
-    const link = index === undefined ? undefined : byIndex.get(index)
-    if (!link) throw new WeftError('INVALID', noUnderlay(choice))
-    const uplinks = new Set([link.index, ...allRoutes.filter(isBehindRouter).flatMap(devicesOf)].map(nameOf))
+    const routes = allRoutes.filter(route => route.table === mainTable)
+    const underlay = chooseUnderlay(choice, { byName, byIndex, addresses: global, routes })
+    const uplinks = new Set([underlay.dev, ...allRoutes.filter(isBehindRouter).flatMap(devicesOf).map(nameOf)])
     const isDockers = (name: string): boolean =>
       docker.test(name) || (choice.bridges?.includes(name) === true && !uplinks.has(name))
-    const own = global.filter(address => address.ifindex === link.index)
-    const vtep = choice.vtep ?? lastingOf(own, choice.last)
-    if (vtep === undefined || !own.some(address => address.address === vtep)) {
-      const has = `device ${link.name} has ${own.map(address => address.address).join(', ') || 'no address'}`
-      const what = vtep === undefined ? `${has}, none that lasts: give it one, or --vtep` : `--vtep ${vtep}: ${has}`
-      throw new WeftError('INVALID', what)
-    }
     const inTheWay = allRoutes.filter(route => isForeign(route, nameOf)).map(({ dst }) => dst)
     const servers = await resolvers(resolvConf)
     const behind = servers.includes(stub) ? await resolvers(behindStub) : []
     const on = (index: number, prefix: string) => ({ dev: nameOf(index) ?? `index ${index}`, prefix })
     return {
-      underlay: { dev: link.name, mtu: link.mtu, address: vtep },
+      underlay,
       onLinks: [
         ...addresses
           .filter(one => isAddressOnLinks(one, nameOf))
@@ -130,31 +112,6 @@ export const acceptingRa = async (devices: readonly string[]): Promise<string[]>
   return accepting
 }
 
-/** Of all hops. */
-export const devicesOf = ({ oif, hops }: Route): number[] =>
-  [oif, ...(hops ?? []).map(hop => hop.oif)].filter(index => index !== undefined)
-
-const defaultDevice = (routes: readonly Route[], nameOf: NameOf): number | undefined => {
-  const route = routes.find(({ dst }) => dst === '0.0.0.0/0' || dst === '::/0')
-  const [first, ...others] = new Set(route ? devicesOf(route) : [])
-  if (first === undefined || others.length === 0) return first
-  const names = [first, ...others].map(index => nameOf(index) ?? `index ${index}`).join(' and ')
-  throw new WeftError('INVALID', `the default route leads by ${names}: choose with --underlay-dev or --vtep`)
-}
-
-/** Of several the oldest, so that no newer one takes its place: the kernel lists IPv6 addresses from the newest on. */
-const lastingOf = (own: readonly Address[], last: string | undefined): string | undefined => {
-  const without = (flags: number): Address[] => own.filter(address => (address.flags & flags) === 0)
-  const passing = IFA_F.TEMPORARY | IFA_F.DEPRECATED | IFA_F.DADFAILED
-  const settled = without(passing | IFA_F.TENTATIVE)
-  const lasting = settled.length > 0 ? settled : without(passing)
-  const found =
-    lasting.find(({ address }) => address === last) ??
-    lasting.find(({ family }) => family === AF_INET) ??
-    lasting.at(-1)
-  return found?.address
-}
-
 /** An address that the host has without weft, on its link or farther. */
 export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: NameOf): boolean =>
   scope === 0 && whose !== protocol && !oursByName('', nameOf(ifindex) ?? '')
@@ -180,13 +137,6 @@ export const isRouteOnLinks = (route: Route, nameOf: NameOf): boolean =>
 
 const readGuestChains = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
   guestChainsOf((await listObjects(await sockets.netfilter(''), { table: () => false })).chains)
-
-const noUnderlay = ({ dev, vtep }: UnderlayChoice): string =>
-  dev !== undefined
-    ? `--underlay-dev ${dev}: there is no such device`
-    : vtep !== undefined
-      ? `--vtep ${vtep}: no device of this host has that address`
-      : 'no default route to tell the underlay by: give --underlay-dev or --vtep'
 
 const sysctl = async (path: string): Promise<string> => {
   try {

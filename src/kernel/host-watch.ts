@@ -15,10 +15,11 @@ import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
 import { NETLINK_ROUTE } from '../netlink/uapi.ts'
-import { devicesOf, isAddressOnLinks, isForeign, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
+import { isAddressOnLinks, isForeign, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
 import { pathOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { openSockets } from './sockets.ts'
+import { devicesOf } from './underlay.ts'
 
 export interface HostWatch extends Closeable {
   /** Look at once: something else has changed. */

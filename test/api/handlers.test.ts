@@ -31,6 +31,7 @@ const handlers = async (parts: Partial<ApiParts>) => {
       dnsListening: () => 0,
       departures: () => 0,
       legacyFilters: () => [],
+      underlayProblem: () => undefined,
       reserve: { has: () => false, all: () => [], endpoints: () => [] },
     },
     silences: () => [],
@@ -64,6 +65,11 @@ t.test('filters of iptables-legacy are a problem, with the remedy', async t => {
   t.match((await getStatus({}, signal)).problems, [
     /^iptables-legacy filters IPv4 and IPv6 on this host, .*update-alternatives --set iptables .* and restart Docker/,
   ])
+})
+
+t.test('a VTEP that is lost is a problem', async t => {
+  const { getStatus } = await handlers({ underlayProblem: () => 'device eth0 has no longer 192.0.2.1' })
+  t.same((await getStatus({}, signal)).problems, ['underlay: device eth0 has no longer 192.0.2.1'])
 })
 
 t.test('a link network that others use too is a problem', async t => {

@@ -68,6 +68,23 @@ else {
     )
   })
 
+  t.test('a VTEP that is lost, and one that leads nowhere', async t => {
+    const chosen = (await readHostFacts({ vtep: '192.0.2.1' })).underlay
+    t.match(chosen, { dev: 'eth0', address: '192.0.2.1', problem: undefined })
+    sh('ip addr del 192.0.2.1/24 dev eth0 && ip link set eth0 mtu 1400 && ip addr add 192.0.2.1/32 dev lo')
+    const { underlay, dockerBridges } = await readHostFacts({ chosen })
+    t.match(underlay, {
+      ...chosen,
+      mtu: 1400,
+      problem: /^device eth0 has no longer 192\.0\.2\.1, by which other hosts/,
+    })
+    t.same(dockerBridges, [], 'all else is read')
+    await t.rejects(readHostFacts({ vtep: '192.0.2.1' }), { code: 'INVALID', message: /lo leads to no other host/ })
+    await t.rejects(readHostFacts({ dev: 'lo' }), { code: 'INVALID', message: /^--underlay-dev lo: lo leads to no/ })
+    sh('ip addr del 192.0.2.1/32 dev lo && ip link set eth0 mtu 1500 && ip addr add 192.0.2.1/24 dev eth0')
+    t.same((await readHostFacts({ chosen: underlay })).underlay, chosen)
+  })
+
   t.test('which routes are in the way', async t => {
     sh('ip link add tun0 type bridge && ip link set tun0 up && ip addr add 192.0.2.9/32 dev tun0')
     const before = (await readHostFacts({ vtep: '192.0.2.1' })).routes
