@@ -49,7 +49,7 @@ export const doubt = (pins: Pins | undefined, believed: Believed, look: Look): s
 
 const tooMuchGone = (believed: Believed, entries: readonly Entry[]): string | undefined => {
   const there = new Set(entries.map(entry => entry.key))
-  const before = [...believed.keys()].filter(counted)
+  const before = [...believed.values()].filter(lasts).map(({ key }) => key)
   const nodes = before.filter(isNode)
   if (nodes.length > 0 && !nodes.some(key => there.has(key))) return 'all nodes are gone from it'
   const gone = before.filter(key => !there.has(key)).length
@@ -76,8 +76,13 @@ export const sweeping = (believed: Believed, changes: readonly Change[]): boolea
 }
 
 const isNode = (key: string): boolean => key.startsWith('nodes/')
-/** Presence and held addresses come and go with leases, and say nothing. */
-const counted = (key: string): boolean => !/^(presence|floating)\//.test(key)
+/**
+ * Presence and floating addresses come and go with leases, addresses and MACs that rest or are spare by themselves: after
+ * an hour without us all of them are others.
+ */
+const lasts = ({ key, value }: Entry): boolean =>
+  !/^(presence|floating)\//.test(key) && !(/^(addresses|macs)\//.test(key) && passing.test(value))
+const passing = /"kind":"(resting|spare|reserved)"/
 const short = (id: string): string => id.slice(0, 8)
 
 /** undefined: there is none, or it cannot be read. */

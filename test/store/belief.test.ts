@@ -45,6 +45,18 @@ t.test('doubts a list without more than 30 % of the records, leased ones not cou
   t.equal(doubt(pins, small, look({ entries: base })), undefined, 'a share of few records says nothing')
 })
 
+t.test('what goes by itself while we are down says nothing', async t => {
+  const claim = (i: number) => ({ kind: ['resting', 'spare', 'reserved'][i % 3], until: 1, node: 'a' })
+  const passing = Array.from({ length: 100 }, (_, i) =>
+    entry(`${i % 2 ? 'addresses/n' : 'macs/n'}/${i}`, JSON.stringify({ v: 1, ...claim(i) })),
+  )
+  const bound = (i: number) => entry(`addresses/n/10.0.0.${i}`, '{"v":1,"kind":"bound","node":"a"}')
+  const held = Array.from({ length: 57 }, (_, i) => bound(i))
+  const before = new Map([...base, ...held, ...passing].map(one => [one.key, one]))
+  t.equal(doubt(pins, before, look({ entries: [...base, ...held] })), undefined)
+  t.match(doubt(pins, before, look({ entries: [...base, ...passing] })), /57 of 60 records are gone/)
+})
+
 t.test('of changes, only those that take the cluster or the last node are swept up', async t => {
   const gone = (...keys: string[]) => keys.map(key => ({ key, entry: undefined }))
   t.ok(sweeping(believed, gone('cluster')))
