@@ -8,17 +8,16 @@ import { type NetworkId, type NodeName, vniRange } from '../model/ids.ts'
 import { insideMtu, leastInside, overhead } from '../model/mtu.ts'
 import type { Network, Pool, PoolClaim } from '../model/network.ts'
 import type { Snapshot, Versioned } from '../model/snapshot.ts'
-import { batches } from '../store/batches.ts'
 import { decode, encode } from '../store/codec.ts'
-import { keys, splitKey } from '../store/keys.ts'
+import { keys } from '../store/keys.ts'
 import type { Compare, Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
+import { sweepNetwork } from './ending.ts'
 import { differenceOf } from './joining.ts'
 import { otherOption, parseOptions } from './options.ts'
 import type { Pools } from './pools.ts'
-import { withoutHolders } from './ports.ts'
 import { goneInTime } from './removal.ts'
 
 export interface NetworkRequest {
@@ -340,6 +339,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       const entry = await store.get(keys.pool(pool), { signal })
       const claim = entry && decode('poolClaim', entry.key, entry.value)
       if (!claim?.settled || claim.node !== node || claim.joined !== undefined) return
+      if (bindings.byNetwork(claim.network)) return // the pool was given to two at one moment, and this one has been made
       // what was asked for by name, others may have joined
       await remove(claim.network, signal, ({ name, wanted }) => name === undefined && wanted === undefined)
     },
@@ -384,38 +384,3 @@ const fenced = ({ mirror }: Context, name: NodeName): boolean => {
  */
 export const isStillborn = ({ name, wanted, origin }: Network, maker: NodeName): boolean =>
   name === undefined && wanted === undefined && origin.node === maker
-
-/** The record and its claims go in one transaction; what hung on them, after, in bounded ones. */
-export const sweepNetwork = async (
-  context: Context,
-  id: NetworkId,
-  { record, revision }: Versioned<Network>,
-  signal: AbortSignal,
-): Promise<void> => {
-  const { store } = context
-  // claimed with its pool, before the network had its name
-  const name = record.name ?? record.wanted
-  const named = name === undefined ? undefined : await store.get(keys.networkName(name), { signal })
-  const ownName = named && decode('nameClaim', named.key, named.value).network === id
-  await store.commit(
-    [{ key: keys.network(id), is: 'at', revision }],
-    [
-      { kind: 'delete', key: keys.network(id) },
-      { kind: 'delete', key: keys.vni(record.vni) },
-      ...record.pools.map((pool): Write => ({ kind: 'delete', key: keys.pool(pool.prefix) })),
-      ...(ownName ? [{ kind: 'delete', key: named.key } as const] : []),
-    ],
-    { signal },
-  )
-  // of endpoints that were not erased, as of a silent node
-  const gone = new Set((await store.list(`endpoints/${id}/`, { signal })).entries.map(({ key }) => splitKey(key)[2]!))
-  for (const entry of gone.size === 0 ? [] : (await store.list('ports/', { signal })).entries) {
-    const [write] = withoutHolders(context, entry, gone)
-    if (write) await store.commit([{ key: entry.key, is: 'at', revision: entry.revision }], [write], { signal })
-  }
-  for (const prefix of ['addresses', 'macs', 'vips', 'endpoints', 'services'].map(table => `${table}/${id}/`)) {
-    const { entries } = await store.list(prefix, { signal })
-    for (const batch of batches(entries.map(({ key }): Write => ({ kind: 'delete', key }))))
-      await store.commit([], batch, { signal })
-  }
-}

@@ -16,7 +16,8 @@ import { keys, splitKey } from '../store/keys.ts'
 import { type Compare, type Entry, type Lease, limits, type Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
-import { isStillborn, sweepNetwork } from './networks.ts'
+import { sweepNetwork } from './ending.ts'
+import { isStillborn } from './networks.ts'
 import { withoutHolders } from './ports.ts'
 
 /** What the host says of itself at each start. */

@@ -44,8 +44,13 @@ export interface PoolGrant {
 
 export interface Pools {
   request(request: PoolRequest, signal: AbortSignal): Promise<PoolGrant>
-  /** Frees a claim that no CreateNetwork settled, or of a joined network; of any other that is there: nothing happens. */
+  /**
+   * Frees a claim that no CreateNetwork settled, or of a joined network; of any other that is there, or that was given
+   * to several who asked at one moment and not by all of them back: nothing happens.
+   */
   release(prefix: string, signal: AbortSignal): Promise<void>
+  /** The same, whoever else it was given to. */
+  abandon(prefix: string, signal: AbortSignal): Promise<void>
   /** Was a pool of it asked for by its name (the IPAM option weft.network) of late? CreateNetwork does not tell. */
   invited(network: NetworkId): boolean
   /** Who holds this prefix; NOT_FOUND if nobody does. */
@@ -79,6 +84,8 @@ export const openPools = (context: Context): Pools => {
   /** Automatic answers of late (monotonic ms) to requests by name: Docker repeats when ours overlaps a route of its host. */
   const answered = new Map<string, readonly number[]>()
 
+  /** Unsettled claims that were given again: to whom Docker's repetition came from, or to a second network; how often. */
+  const shared = new Map<string, number>()
   /** Networks whose pools were asked for by name, monotonic ms. */
   const invitations = new Map<NetworkId, number>()
 
@@ -108,6 +115,7 @@ export const openPools = (context: Context): Pools => {
     signal: AbortSignal,
   ): Promise<PoolGrant> => {
     const text = formatPrefix(prefix)
+    shared.delete(text)
     const name = wanted === undefined ? undefined : keys.networkName(wanted)
     const held = wanted === undefined ? undefined : await networkNamed(wanted, signal)
     if (held !== undefined && held !== network)
@@ -138,8 +146,13 @@ export const openPools = (context: Context): Pools => {
     const current = await book(signal)
     for (const [other, { record }] of current.claims) {
       if (!overlaps(prefix, parsePrefix(other))) continue
-      const again = !record.settled && record.node === node && other === formatPrefix(prefix)
-      if (again) return { network: record.network, prefix: other } // Docker repeats what it got no answer to
+      const same = record.range === request.range && record.wanted === request.wanted
+      const again = !record.settled && record.node === node && other === formatPrefix(prefix) && same
+      if (again) {
+        // Docker repeats what it got no answer to, or another network is made at the same moment: that is not to be told
+        shared.set(other, (shared.get(other) ?? 0) + 1)
+        return { network: record.network, prefix: other }
+      }
       if (await goneInTime(context, record.network, signal, isGoing)) return explicit(text, request, signal)
       throw new WeftError(
         'TAKEN',
@@ -213,14 +226,28 @@ export const openPools = (context: Context): Pools => {
     const prefixes = record
       ? record.pools.map(pool => pool.prefix)
       : [...(await book(signal)).claims].filter(([, claim]) => claim.record.network === id).map(([text]) => text)
+    const refuseRange = (prefix: string): void => {
+      const has = record?.pools.find(pool => pool.prefix === prefix)?.range
+      if (record && request.range !== undefined && request.range !== has)
+        throw new WeftError(
+          'INVALID',
+          `network ${nameOf(record)} has ${has === undefined ? 'no --ip-range' : `--ip-range ${has}`}, not ${request.range}: leave --ip-range out to join it`,
+        )
+    }
     const ofFamily = prefixes.filter(text => parsePrefix(text).family === request.family)
     if (request.prefix !== undefined) {
       const text = formatPrefix(parseSubnet(request.prefix, request))
-      if (ofFamily.includes(text)) return { network: id, prefix: text }
+      if (ofFamily.includes(text)) {
+        refuseRange(text)
+        return { network: id, prefix: text }
+      }
       if (record) throw mismatch(record, request.prefix)
       return undefined
     }
-    if (ofFamily[0] !== undefined) return { network: id, prefix: ofFamily[0] }
+    if (ofFamily[0] !== undefined) {
+      refuseRange(ofFamily[0])
+      return { network: id, prefix: ofFamily[0] }
+    }
     if (record)
       throw new WeftError(
         'INVALID',
@@ -242,6 +269,29 @@ export const openPools = (context: Context): Pools => {
       'TAKEN',
       `subnet ${prefix} of that network clashes with ${route ? `route ${route}` : 'a route or resolver'} of host ${node}: remove the route, or give the network another subnet`,
     )
+  }
+
+  const release = async (prefix: string, signal: AbortSignal): Promise<void> => {
+    const network = mirror.snapshot.pools.get(prefix)?.record.network
+    if (network !== undefined) givenBack.set(network, context.clock.monotonic())
+    for (const map of [givenBack, invitations])
+      for (const id of map.keys()) if (!mirror.snapshot.networks.has(id)) map.delete(id)
+    const entry = await store.get(keys.pool(prefix), { signal })
+    if (!entry) return
+    const [, { record }] = claimOf(entry)
+    if (record.node !== node || (record.settled && record.joined === undefined)) return
+    const others = record.settled ? 0 : (shared.get(prefix) ?? 0)
+    if (others > 0) return void shared.set(prefix, others - 1)
+    shared.delete(prefix)
+    const named = record.wanted === undefined ? undefined : await store.get(keys.networkName(record.wanted), { signal })
+    const ours = named && decode('nameClaim', named.key, named.value).network === record.network
+    await store
+      .commit(
+        [{ key: entry.key, is: 'at', revision: entry.revision }],
+        [{ kind: 'delete', key: entry.key }, ...(ours ? [{ kind: 'delete', key: named.key } as const] : [])],
+        { signal },
+      )
+      .catch(ignoreConflict)
   }
 
   return {
@@ -268,25 +318,10 @@ export const openPools = (context: Context): Pools => {
       const at = invitations.get(network)
       return at !== undefined && context.clock.monotonic() - at < invitationMs
     },
-    async release(prefix, signal) {
-      const network = mirror.snapshot.pools.get(prefix)?.record.network
-      if (network !== undefined) givenBack.set(network, context.clock.monotonic())
-      for (const map of [givenBack, invitations])
-        for (const id of map.keys()) if (!mirror.snapshot.networks.has(id)) map.delete(id)
-      const entry = await store.get(keys.pool(prefix), { signal })
-      if (!entry) return
-      const [, { record }] = claimOf(entry)
-      if (record.node !== node || (record.settled && record.joined === undefined)) return
-      const named =
-        record.wanted === undefined ? undefined : await store.get(keys.networkName(record.wanted), { signal })
-      const ours = named && decode('nameClaim', named.key, named.value).network === record.network
-      await store
-        .commit(
-          [{ key: entry.key, is: 'at', revision: entry.revision }],
-          [{ kind: 'delete', key: entry.key }, ...(ours ? [{ kind: 'delete', key: named.key } as const] : [])],
-          { signal },
-        )
-        .catch(ignoreConflict)
+    release,
+    abandon(prefix, signal) {
+      shared.delete(prefix)
+      return release(prefix, signal)
     },
     async holder(prefix, signal) {
       const mirrored = mirror.snapshot.pools.get(prefix)

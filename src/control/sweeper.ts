@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Takes back what a crash left half-done on this node: reservations that nobody bound, pools whose CreateNetwork never
-// came or whose joined network the engine has no more, tombstones that have rested. Only our own, only after a minute, only by compare-and-swap. And the virtual
-// addresses of services: claimed where that failed, freed where nobody has been for a while.
+// came or whose joined network the engine has no more, tombstones that have rested: only our own, only after a minute,
+// only by compare-and-swap. The virtual addresses of services: claimed where that failed, freed where nobody has been for
+// a while. Removals of networks that were broken off, whoever began them.
 import type { Timer } from '../base/clock.ts'
 import { ConflictError, describe } from '../base/errors.ts'
 import { openHoldDown } from '../base/hold-down.ts'
@@ -13,16 +14,19 @@ import { keys } from '../store/keys.ts'
 import { reservationMs } from './addresses.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
+import { finishRemovals } from './ending.ts'
 import type { Pools } from './pools.ts'
 import { claimVip, freeVip, vipHoldMs } from './vips.ts'
 
 const everyMs = 10_000
+const removalsEveryMs = 60_000
 
 export const openSweeper = (context: Context, pools: Pools, bindings: Bindings): Closeable => {
   const { store, mirror, node, clock, log } = context
   const stop = new AbortController()
   const idle = openHoldDown<string>(clock) // pools that no network of this engine has
   const deserted = openHoldDown<string>(clock) // '<network> <service>' with virtual addresses, and no endpoint
+  let removalsAt = clock.monotonic()
   let timer: Timer | undefined
   let running: Promise<void> = Promise.resolve()
 
@@ -52,13 +56,17 @@ export const openSweeper = (context: Context, pools: Pools, bindings: Bindings):
       if (isForsaken(record)) await remove(keys.pool(prefix), revision)
       if (!isIdle(record) || !idle.held(prefix, reservationMs)) continue
       idle.clear(prefix)
-      await pools.release(prefix, stop.signal)
+      await pools.abandon(prefix, stop.signal)
     }
     for (const prefix of idle.keys()) {
       const claim = claims.get(prefix)
       if (!claim || !isIdle(claim.record)) idle.clear(prefix)
     }
     for (const network of networks.keys()) await sweepVips(network)
+    if (clock.monotonic() - removalsAt < removalsEveryMs) return
+    removalsAt = clock.monotonic()
+    for (const network of await finishRemovals(context, stop.signal))
+      log.warn({ network }, 'its removal was broken off, and is finished now')
   }
 
   const isIdle = ({ node: holder, settled, joined }: PoolClaim): boolean =>

@@ -17,12 +17,14 @@ import { encode } from '../../src/store/codec.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { keys } from '../../src/store/keys.ts'
 import { openMirror } from '../../src/store/mirror.ts'
+import type { Store } from '../../src/store/store.ts'
 
 export const limit = () => AbortSignal.timeout(20_000)
 
-export const openHost = async (t: Test, clock: Clock = systemClock) => {
+/** `wrap`: what stands between weftd and its store. */
+export const openHost = async (t: Test, clock: Clock = systemClock, wrap: (store: Store) => Store = store => store) => {
   const dir = mkdtempSync(join(tmpdir(), 'weft-control-'))
-  const store = await openEmbeddedStore({ dir })
+  const store = wrap(await openEmbeddedStore({ dir }))
   const put = (key: string, value: string) => store.commit([], [{ kind: 'put', key, value }], { signal: limit() })
   const cluster = { id: 'c', pools: ['10.224.0.0/12', 'fd00::/48'], underlayFamily: 4, vxlanPort: 4789 } as const
   await put(keys.cluster, encode('cluster', { ...cluster, reservedPorts: [], created: '' }))
@@ -47,5 +49,19 @@ export const openHost = async (t: Test, clock: Clock = systemClock) => {
   const addresses = openAddresses(context, bindings, pools, reserve, departures)
   const networks = openNetworks(context, bindings, pools)
   const endpoints = openEndpoints(context, bindings, addresses, departures, async () => undefined, reserve)
-  return { mirror, put, bindings, pools, reserve, departures, addresses, networks, endpoints, node, underlay, store }
+  return {
+    context,
+    mirror,
+    put,
+    bindings,
+    pools,
+    reserve,
+    departures,
+    addresses,
+    networks,
+    endpoints,
+    node,
+    underlay,
+    store,
+  }
 }

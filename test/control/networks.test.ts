@@ -120,3 +120,52 @@ t.test('joined by name with what the network has not: refused, and told what to 
     t.equal((await join(options, pool.aux)).id, id)
   t.ok(mirror.snapshot.networks.has(id))
 })
+
+t.test('two ask for one subnet at the same moment, and the second fails for another reason', async t => {
+  for (const late of [false, true]) {
+    const { mirror, pools, networks, bindings } = await openHost(t)
+    const pool = { prefix: '10.230.0.0/24', gateway: '10.230.0.1' }
+    const request = { docker: 'p', pools: [pool], options: {}, internal: false, ipv6: false }
+    const ask = () => pools.request({ family: 4, prefix: '10.230.0.0/24' }, limit())
+    const giveBack = async () => {
+      await pools.release('10.230.0.0/24', limit())
+      await networks.forsake('10.230.0.0/24', limit())
+    }
+    await Promise.all([ask(), ask()])
+    if (!late) await giveBack()
+    const { id } = await networks.create(request, limit())
+    await t.rejects(networks.create({ ...request, docker: 'q', options: { 'weft.foo': '1' } }, limit()))
+    if (late) await giveBack()
+    t.ok(bindings.byDocker('p'))
+    t.ok(mirror.snapshot.networks.has(id), 'what Docker was told is made stays')
+    t.ok(await pools.holder('10.230.0.0/24', limit()))
+  }
+  const { pools } = await openHost(t)
+  const ask = (range?: string) =>
+    pools.request({ family: 4, prefix: '10.230.0.0/24', ...(range === undefined ? {} : { range }) }, limit())
+  await Promise.all([ask(), ask()])
+  await t.rejects(ask('10.230.0.128/25'), { code: 'TAKEN' }, 'another --ip-range is another network')
+  await pools.release('10.230.0.0/24', limit())
+  await pools.release('10.230.0.0/24', limit())
+  await t.rejects(pools.holder('10.230.0.0/24', limit()), { code: 'NOT_FOUND' }, 'both have given it back')
+  await Promise.all([ask(), ask()])
+  await pools.abandon('10.230.0.0/24', limit())
+  await t.rejects(pools.holder('10.230.0.0/24', limit()), { code: 'NOT_FOUND' }, 'nobody came for a minute')
+})
+
+t.test('who joins with an --ip-range that the network has not is told so', async t => {
+  const { pools, networks } = await openHost(t)
+  const request = {
+    ...{ docker: 'd', pools: [{ prefix: '10.230.0.0/24', gateway: '10.230.0.1' }], options: { 'weft.network': 'app' } },
+    ...{ internal: false, ipv6: false },
+  }
+  const wanted = { family: 4, prefix: '10.230.0.0/24', wanted: 'app' } as const
+  await pools.request({ ...wanted, range: '10.230.0.0/25' }, limit())
+  const { id } = await networks.create(request, limit())
+  await networks.introduce(id, { name: 'app', labels: {}, attachable: false }, limit())
+  await t.rejects(pools.request({ ...wanted, range: '10.230.0.128/25' }, limit()), {
+    message: 'network "app" has --ip-range 10.230.0.0/25, not 10.230.0.128/25: leave --ip-range out to join it',
+  })
+  for (const range of [{}, { range: '10.230.0.0/25' }])
+    t.match(await pools.request({ ...wanted, ...range }, limit()), { network: id })
+})
