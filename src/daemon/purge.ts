@@ -9,7 +9,6 @@ import { restoreSettings } from '../kernel/host-settings.ts'
 import type { Operation } from '../kernel/kernel.ts'
 import { openLinuxKernel } from '../kernel/linux.ts'
 import { format } from '../kernel/objects.ts'
-import { guestRulesOf } from '../overlay/host-plan.ts'
 import { inOrder } from '../reconcile/order.ts'
 import { forgetBoot, settingsBefore } from './identity.ts'
 import { lockDataDir } from './lock.ts'
@@ -24,8 +23,7 @@ export const purge = async (dataDir: string): Promise<readonly string[]> => {
   try {
     // first, or the host would forward for strangers when the rules against it are gone
     const settings = await restoreSettings(await settingsBefore(dataDir, await bootId()))
-    // rules in the chains of others are known by their comment: any such chain asks for all of them
-    const objects = await kernel.observe('', guestRulesOf([{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }]))
+    const objects = await kernel.observe('')
     const namespaces = (await kernel.namespaces()).filter(ns => ns !== '')
     const operations: Operation[] = [
       ...objects.map((object): Operation => ({ kind: 'remove', object })),

@@ -46,7 +46,7 @@ export interface Kernel extends Closeable {
   namespaces(): Promise<readonly Ns[]>
   /**
    * Everything of ours in one namespace, links through nft elements. A namespace that is
-   * gone gives nothing. Settings and guest rules cannot be listed: those among the hints are looked for.
+   * gone gives nothing. Settings cannot be listed: those among the hints are looked for.
    */
   observe(ns: Ns, hints?: readonly KernelObject[]): Promise<readonly KernelObject[]>
   /** Do all operations in the order given, batched; goes on after failures; one result per operation. */

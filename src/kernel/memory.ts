@@ -12,7 +12,7 @@ import {
   type Ns,
   nsOf,
   type ObjectKey,
-  ruleTag,
+  tagged,
 } from './objects.ts'
 
 export interface MemoryKernel extends Kernel {
@@ -81,8 +81,6 @@ export const openMemoryKernel = (): MemoryKernel => {
     objects.delete(keyOf(object))
     for (const [key, other] of objects) if (hangsOn(object, other)) objects.delete(key)
   }
-  const observed = (o: KernelObject): KernelObject =>
-    o.kind === 'nft-chain' ? { ...o, rules: o.rules.map(ruleTag) } : o
 
   const run = (operation: Operation): void => {
     const why = fails?.(operation)
@@ -104,7 +102,7 @@ export const openMemoryKernel = (): MemoryKernel => {
       return ['', ...[...objects.values()].flatMap(object => (object.kind === 'netns' ? [object.ns] : []))]
     },
     async observe(ns: Ns) {
-      return [...objects.values()].filter(object => nsOf(object) === ns).map(observed)
+      return [...objects.values()].filter(object => nsOf(object) === ns).map(tagged)
     },
     async apply(operations): Promise<OperationResult[]> {
       return operations.map(operation => {

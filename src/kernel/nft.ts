@@ -6,19 +6,21 @@ import type { ListedRule, ListedTable, NftObjects } from '../netlink/nft/dump.ts
 import type { Operation } from './kernel.ts'
 import {
   type GuestPlace,
+  guestComment,
+  guestTag,
   type KernelObject,
+  keyOf,
   type NftChainObject,
   type NftElementObject,
   type NftGuestObject,
   type NftSetObject,
   type Ns,
+  type ObjectKey,
   ruleTag,
   timeoutName,
 } from './objects.ts'
 
 const ourTable = 'weft'
-/** Comment of a rule of ours in a foreign chain. */
-const guestMark = 'weft'
 
 /** Others may call one of another family so. */
 export const isOurTable = ({ family, table }: ListedTable): boolean =>
@@ -28,8 +30,8 @@ export type NftObject = Extract<KernelObject, { readonly kind: `nft-${string}` }
 
 export const isNft = (object: KernelObject): object is NftObject => object.kind.startsWith('nft-')
 
-/** Everything of ours; guest rules of the hints in whatever chain they are. */
-export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject[]): KernelObject[] => {
+/** Everything of ours; guest rules in whatever chain they are. */
+export const nftObjects = (ns: Ns, all: NftObjects): KernelObject[] => {
   const found: KernelObject[] = []
   const sets = new Map<string, NftSetObject>()
   for (const one of all.tables) if (isOurTable(one)) found.push({ kind: 'nft-table', ns, ...one })
@@ -64,14 +66,16 @@ export const nftObjects = (ns: Ns, all: NftObjects, hints: readonly KernelObject
   for (const { family, table, name, protocol: proto, ...times } of all.timeouts)
     if (isOurTable({ family, table }) && name === timeoutName({ proto, ...times }))
       found.push({ kind: 'nft-timeout', ns, family, table, proto, ...times })
-  const guests = new Map(hints.flatMap(hint => (hint.kind === 'nft-guest' ? [[guestComment(hint), hint.rule]] : [])))
+  const guests = new Map<ObjectKey, NftGuestObject>()
   for (const one of all.rules) {
     const { family, table, chain, comment } = one
-    const rule = guests.get(comment ?? '')
-    if (rule !== undefined && !isOurTable({ family, table }))
-      found.push({ kind: 'nft-guest', ns, family, table, chain, rule, place: placeOf(one, all.rules) })
+    const rule = guestTag(comment)
+    if (rule === undefined || isOurTable(one)) continue
+    const guest: NftGuestObject = { kind: 'nft-guest', ns, family, table, chain, rule, place: placeOf(one, all.rules) }
+    const key = keyOf(guest)
+    guests.set(key, guests.has(key) ? { ...guest, place: 'several' } : guest)
   }
-  return found
+  return [...found, ...guests.values()]
 }
 
 const inSameChain =
@@ -91,10 +95,8 @@ const placeOf = (guest: ListedRule, all: readonly ListedRule[]): GuestPlace => {
   const rules = all.filter(inSameChain(guest))
   const at = rules.indexOf(guest)
   const behind = rules.slice(at + 1, endOf(rules))
-  return at < endOf(rules) && behind.every(({ comment }) => comment?.startsWith(`${guestMark} `)) ? 'tail' : 'midst'
+  return at < endOf(rules) && behind.every(({ comment }) => guestTag(comment) !== undefined) ? 'tail' : 'midst'
 }
-
-export const guestComment = ({ rule }: NftGuestObject): string => `${guestMark} ${ruleTag(rule)}`
 
 /** Puts one operation into a batch. `rules` are those of the chains that have guests. */
 export const writeNft = (batch: NftBatch, operation: Operation, rules: readonly ListedRule[]): void => {
@@ -130,9 +132,10 @@ export const writeNft = (batch: NftBatch, operation: Operation, rules: readonly 
       const { family, table, chain, rule } = object
       const there = rules.filter(inSameChain(object))
       const comment = guestComment(object)
-      const handle = there.find(one => one.comment === comment)?.handle
-      if (operation.kind !== 'add' && handle !== undefined) batch.removeRule(family, table, chain, handle)
-      if (removing || (operation.kind === 'add' && handle !== undefined)) return
+      const same = there.filter(one => one.comment === comment)
+      if (operation.kind === 'add' && same.length > 0) return
+      for (const { handle } of same) batch.removeRule(family, table, chain, handle)
+      if (removing) return
       const before = there[endOf(there)]?.handle
       const where = object.place === 'head' ? { first: true } : before === undefined ? {} : { before }
       batch.addRule(family, table, chain, rule, { comment, ...where })

@@ -210,7 +210,7 @@ export interface NftTimeoutObject {
 export const timeoutName = (o: Pick<NftTimeoutObject, 'proto' | 'seconds' | 'halfClosed'>): string =>
   [o.proto, o.seconds, ...(o.halfClosed === undefined ? [] : [o.halfClosed])].join('_')
 
-/** One rule of ours in somebody else's chain (Docker's), known by its comment. */
+/** One rule of ours in somebody else's chain (Docker's), known by its comment; observed, it is that comment's tag. */
 export interface NftGuestObject {
   readonly kind: 'nft-guest'
   readonly ns: Ns
@@ -218,10 +218,10 @@ export interface NftGuestObject {
   readonly table: string
   readonly chain: string
   readonly rule: string
-  /** tail: behind the rules of others, before a RETURN that ends them; midst: some of them come after it. */
+  /** tail: behind the rules of others, before a RETURN that ends them; midst: some of them come after it; several: is there more than once. */
   readonly place: GuestPlace
 }
-export type GuestPlace = 'head' | 'midst' | 'tail'
+export type GuestPlace = 'head' | 'midst' | 'tail' | 'several'
 
 /** A port of the namespace's own that IPVS balances: `ipvsadm -A`. */
 export interface IpvsServiceObject {
@@ -320,7 +320,7 @@ export const keyOf = (o: KernelObject): ObjectKey => {
     case 'nft-timeout':
       return `nft ${o.ns} ${o.family} ${o.table} timeout ${timeoutName(o)}`
     case 'nft-guest':
-      return `nft ${o.ns} ${o.family} ${o.table} guest ${o.chain} ${o.rule}`
+      return `nft ${o.ns} ${o.family} ${o.table} guest ${o.chain} ${ruleTag(o.rule)}`
     case 'ipvs-service':
       return `ipvs ${o.ns} ${ipvsService(o)}`
     case 'ipvs-destination':
@@ -393,7 +393,7 @@ const body = (o: KernelObject): string => {
     case 'nft-timeout':
       return `table ${o.family} ${o.table} ct timeout ${timeoutName(o)}`
     case 'nft-guest':
-      return `table ${o.family} ${o.table} chain ${o.chain} ${o.place} ${o.rule}`
+      return `table ${o.family} ${o.table} chain ${o.chain} ${o.place} ${o.rule.startsWith('#') ? `comment "${guestComment(o)}"` : o.rule}`
     case 'ipvs-service':
       return `ipvs ${ipvsService(o)} scheduler ${o.scheduler}${word('persistent', o.affinity)}`
     case 'ipvs-destination':
@@ -413,7 +413,15 @@ export const format = (o: KernelObject): string => {
 export const ruleTag = (rule: string): string =>
   /^#[0-9a-f]{12}$/.test(rule) ? rule : `#${createHash('sha256').update(rule).digest('hex').slice(0, 12)}`
 
-const tagged = (o: KernelObject): KernelObject => (o.kind === 'nft-chain' ? { ...o, rules: o.rules.map(ruleTag) } : o)
+export const guestComment = ({ rule }: Pick<NftGuestObject, 'rule'>): string => `weft ${ruleTag(rule)}`
+/** The tag in the comment of a rule of ours in a foreign chain. */
+export const guestTag = (comment = ''): string | undefined => /^weft (#[0-9a-f]{12})$/.exec(comment)?.[1]
+
+/** As the kernel says it. */
+export const tagged = (o: KernelObject): KernelObject => {
+  if (o.kind === 'nft-guest') return { ...o, rule: ruleTag(o.rule) }
+  return o.kind === 'nft-chain' ? { ...o, rules: o.rules.map(ruleTag) } : o
+}
 
 /** A desired object against an observed one: what the desired leaves to the kernel is not compared. */
 export const sameObject = (desired: KernelObject, observed: KernelObject): boolean => {

@@ -51,11 +51,7 @@ export const observeNamespace = async (
     for (const fdb of await socket.dump(listFdb(), decodeFdb)) found.push(fdbObject(ns, fdb, nameOf))
   }
   found.push(
-    ...nftObjects(
-      ns,
-      await listObjects(await sockets.netfilter(ns), { table: isOurTable, chain: isGuestChain }),
-      hints,
-    ),
+    ...nftObjects(ns, await listObjects(await sockets.netfilter(ns), { table: isOurTable, chain: isGuestChain })),
   )
   if (isGateway(ns)) found.push(...(await observeIpvs(sockets, ns, hints)))
   for (const hint of hints) if (hint.kind === 'sysctl') found.push(await readSysctl(hint))

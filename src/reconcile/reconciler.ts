@@ -198,7 +198,7 @@ export const openReconciler = ({
     const hints: KernelObject[] = []
     for (const key of wanted.keys(ns)) {
       const object = wanted.get(key)
-      if (object && (isSetting(object) || object.kind === 'nft-guest')) hints.push(object)
+      if (object && isSetting(object)) hints.push(object)
     }
     const found = new Map((await kernel.observe(ns, hints)).map(object => [keyOf(object), object]))
     for (const key of observed.keys(ns))

@@ -137,6 +137,52 @@ else {
     sh('nft delete table ip filter')
   })
 
+  t.test('our rules are ours still when iptables has saved and restored them', async t => {
+    sh('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN')
+    sh('iptables-nft -I DOCKER-USER -m comment --comment "weft #1 of mine" -j RETURN; ip6tables-nft -P FORWARD DROP')
+    const { guestChains } = await readHostFacts({ dev: 'eth0' })
+    const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
+    const rules = (): string[] => [
+      ...sh('iptables-nft -S DOCKER-USER').trim().split('\n').slice(1),
+      ...lines('ip6tables-nft -S FORWARD').slice(0, -1), // at its head in any order; last is -P
+    ]
+    const becomes = async (what: string, wanted: readonly string[]): Promise<void> => {
+      const from = Date.now()
+      while (rules().join() !== wanted.join() && Date.now() - from < patienceMs) await sleep(50)
+      t.same(rules(), wanted, what)
+    }
+    const restored = (tool: string, change = 'cat', options = ''): string =>
+      sh(`${tool}-save >/run/saved && ${change} /run/saved | ${tool}-restore ${options}`)
+    await reconciler.start()
+    const wanted = rules()
+    t.equal(wanted.filter(rule => /weft #\w{12}/.test(rule)).length, 4)
+    for (let round = 1; round <= 3; round++) {
+      for (const tool of ['iptables-nft', 'ip6tables-nft']) restored(tool)
+      await sleep(300)
+      t.same(rules(), wanted, `round ${round}`)
+    }
+    await reconciler.audit()
+    t.same(reconciler.status().repairs, {}, 'nothing to mend')
+    const double = (): void => {
+      restored('iptables-nft', "sed '/ weft+ /p'")
+      restored('ip6tables-nft', 'cat', '--noflush')
+      sh('iptables-nft -I DOCKER-USER -i weft9 -m comment --comment "weft #0123456789ab" -j ACCEPT')
+    }
+    double()
+    await becomes('one of each, and none of before', wanted)
+    await close()
+    double()
+    t.equal(rules().filter(rule => /weft #\w{12}/.test(rule)).length, 9)
+    const gone = (await purge('/nonexistent')).filter(line => /chain (DOCKER-USER|FORWARD)/.test(line))
+    t.equal(gone.length, 5)
+    for (const line of gone) t.match(line, / comment "weft #\w{12}"$/)
+    t.same(
+      rules(),
+      wanted.filter(rule => !/weft #\w{12}/.test(rule)),
+    )
+    sh('nft delete table ip filter; nft delete table ip6 filter')
+  })
+
   t.test('repaired while somebody writes rules of his own without a pause', async t => {
     sh('nft "add table ip busy; add set ip busy s { type ipv4_addr; }; add chain ip busy c"')
     const many = Array.from({ length: 6000 }, (_, i) => `add rule ip busy c ip saddr 10.1.${i >> 8}.${i & 255} drop`)

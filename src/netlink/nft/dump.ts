@@ -32,6 +32,7 @@ import {
   NFTA_GEN,
   NFTA_IMMEDIATE,
   NFTA_LIST,
+  NFTA_MATCH,
   NFTA_OBJ,
   NFTA_RULE,
   NFTA_SET,
@@ -236,30 +237,56 @@ export const decodeRule = (message: Message): ListedRule | undefined => {
   let chain: string | undefined
   let handle: bigint | undefined
   let comment: string | undefined
-  let returns = false
+  let expressions: Attribute | undefined
   for (const attr of attributes(message, nfgenmsgLength)) {
     if (attr.type === NFTA_RULE.TABLE) table = attr.text()
     else if (attr.type === NFTA_RULE.CHAIN) chain = attr.text()
     else if (attr.type === NFTA_RULE.HANDLE) handle = attr.be64()
     else if (attr.type === NFTA_RULE.USERDATA) comment = ruleComment(attr.copy())
-    else if (attr.type === NFTA_RULE.EXPRESSIONS) returns = onlyReturns(attr)
+    else if (attr.type === NFTA_RULE.EXPRESSIONS) expressions = attr
   }
   if (table === undefined || chain === undefined || handle === undefined) return undefined
+  if (expressions) comment ??= matchedComment(expressions)
   return {
     ...{ family, table, chain, handle },
     ...(comment === undefined ? {} : { comment }),
-    ...(returns ? { returns } : {}),
+    ...(expressions && onlyReturns(expressions) ? { returns: true } : {}),
   }
 }
 
-const onlyReturns = (expressions: Attribute): boolean => {
-  let returns = false
-  for (const one of expressions.nested()) {
+interface Expression {
+  readonly name: string
+  readonly data?: Attribute
+}
+
+function* readExpressions(list: Attribute): Generator<Expression> {
+  for (const one of list.nested()) {
     let name = ''
     let data: Attribute | undefined
     for (const attr of one.nested())
       if (attr.type === NFTA_EXPR.NAME) name = attr.text()
       else if (attr.type === NFTA_EXPR.DATA) data = attr
+    yield { name, ...(data ? { data } : {}) }
+  }
+}
+
+/** Of `-m comment`: iptables-restore writes every comment so, ours too. */
+const matchedComment = (expressions: Attribute): string | undefined => {
+  for (const { name, data } of readExpressions(expressions)) {
+    if (name !== 'match' || !data) continue
+    let match = ''
+    let info: Attribute | undefined
+    for (const attr of data.nested())
+      if (attr.type === NFTA_MATCH.NAME) match = attr.text()
+      else if (attr.type === NFTA_MATCH.INFO) info = attr
+    if (match === 'comment' && info) return info.text()
+  }
+  return undefined
+}
+
+const onlyReturns = (expressions: Attribute): boolean => {
+  let returns = false
+  for (const { name, data } of readExpressions(expressions)) {
     if (name === 'counter') continue
     if (name !== 'immediate' || !data) return false
     for (const attr of data.nested())

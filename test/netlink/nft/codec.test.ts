@@ -15,6 +15,9 @@ import { decodeWords, encodeWords, type NftType } from '../../../src/netlink/nft
 import {
   NFT_MSG,
   NFTA_CHAIN,
+  NFTA_EXPR,
+  NFTA_LIST,
+  NFTA_MATCH,
   NFTA_RULE,
   NFTA_SET,
   NFTA_SET_ELEM_LIST,
@@ -179,6 +182,24 @@ const samples: readonly Buffer[] = [
     for (const one of wire) writeElement(w, one)
     w.endNest(list)
   }),
+  message(NFT_MSG.NEWRULE, w => {
+    w.attrString(NFTA_RULE.TABLE, 'filter')
+    w.attrString(NFTA_RULE.CHAIN, 'DOCKER-USER')
+    w.attrBe64(NFTA_RULE.HANDLE, 78n)
+    w.nest(NFTA_RULE.EXPRESSIONS, () => {
+      for (const [match, info] of [
+        ['tcp', 'a port'],
+        ['comment', 'weft #0123456789ab'],
+      ] as const)
+        w.nest(NFTA_LIST.ELEM, () => {
+          w.attrString(NFTA_EXPR.NAME, 'match')
+          w.nest(NFTA_EXPR.DATA, () => {
+            w.attrString(NFTA_MATCH.NAME, match)
+            w.attrBytes(NFTA_MATCH.INFO, Buffer.alloc(256, `${info}${'\0'.repeat(256 - info.length)}`))
+          })
+        })
+    })
+  }),
 ]
 
 const decodeAll = (received: Message): unknown[] => {
@@ -213,6 +234,9 @@ t.test('what we write, we read', async t => {
     [],
     [{ key: ['0x00000005', 'eth0'], value: ['jump there'] }],
     [{ key: ['fd77::/64'] }],
+  ])
+  t.same(read[8], [
+    { family: 'inet', table: 'filter', chain: 'DOCKER-USER', handle: 78n, comment: 'weft #0123456789ab' },
   ])
 })
 

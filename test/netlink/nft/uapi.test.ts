@@ -11,6 +11,7 @@ const headers = [
   'linux/netfilter.h',
   'linux/netfilter/nfnetlink.h',
   'linux/netfilter/nf_tables.h',
+  'linux/netfilter/nf_tables_compat.h',
   'linux/netfilter/nf_nat.h',
   'linux/netfilter/nfnetlink_cttimeout.h',
 ]
