@@ -2,6 +2,7 @@
 // What the kernel tells unasked: changes of links, addresses, routes, neighbours, nf_tables, conntrack. A thread reads
 // ahead of the event loop; a blocked loop gets everything gathered meanwhile in one call. Open the monitor first,
 // then dump: nothing falls between.
+import { WeftError } from '../base/errors.ts'
 import { native } from './addon.ts'
 import { NetlinkError } from './errors.ts'
 import { type Message, messages } from './message.ts'
@@ -11,7 +12,7 @@ export interface MonitorOptions {
   readonly netns?: string | undefined
   /** Multicast groups: RTNLGRP.LINK, ... ; at least one. */
   readonly groups: readonly number[]
-  /** Our own changes come back too: compare Message.port with Netlink.port, or be idempotent. */
+  /** Our own changes come back too: compare Message.port with Netlink.port, or be idempotent. What it refuses (KERNEL) is lost. */
   onMessages(messages: Message[]): void
   /** Events were lost: dump everything. Comes after the messages read before and, perhaps, some from after. */
   onLost(): void
@@ -38,7 +39,12 @@ export const openMonitor = async (options: MonitorOptions): Promise<Monitor> => 
     } catch {
       broken = true // never seen; what cannot be read is lost
     }
-    if (found.length > 0) options.onMessages(found)
+    try {
+      if (found.length > 0) options.onMessages(found)
+    } catch (error) {
+      if (!(error instanceof WeftError && error.code === 'KERNEL')) throw error
+      broken = true // one message makes no sense: nobody knows what it told, or those behind it
+    }
     if (lost || broken) options.onLost()
   }
   const opened = await native().openSocket(

@@ -9,10 +9,14 @@ import { addAddress, decodeAddress } from '../../src/netlink/rtnl/addr.ts'
 import { addFdb, appendFdb, decodeFdb, floodMac } from '../../src/netlink/rtnl/fdb.ts'
 import { addLink, decodeLink, linkNames, setBridgePort } from '../../src/netlink/rtnl/link.ts'
 import { decodeNeighbour, replaceNeighbour } from '../../src/netlink/rtnl/neigh.ts'
+import { decodeNetconf } from '../../src/netlink/rtnl/netconf.ts'
 import { addNexthop, decodeNexthop } from '../../src/netlink/rtnl/nexthop.ts'
+import { decodePort } from '../../src/netlink/rtnl/port.ts'
 import { addRoute, decodeRoute } from '../../src/netlink/rtnl/route.ts'
 import { addRule, decodeRule } from '../../src/netlink/rtnl/rule.ts'
+import { IFLA, NETCONFA, NETCONFA_IFINDEX, RTM } from '../../src/netlink/rtnl/uapi.ts'
 import type { Request } from '../../src/netlink/socket.ts'
+import { AF_INET6 } from '../../src/netlink/uapi.ts'
 import { bytes, encode, only, survivesDamage, tame } from './bytes.ts'
 
 t.test('a vxlan fdb entry, byte for byte', async t => {
@@ -81,6 +85,22 @@ t.test('a bridge port', async t => {
   )
 })
 
+/** Only the kernel sends it. */
+const netconf: Request = {
+  op: 'netconf',
+  type: RTM.NEWNETCONF,
+  flags: 0,
+  encode(w) {
+    w.u32(AF_INET6) // u8, and its padding
+    w.attrI32(NETCONFA.IFINDEX, NETCONFA_IFINDEX.ALL)
+    w.attrI32(NETCONFA.FORWARDING, 1)
+  },
+}
+
+t.test('a setting of all devices', async t => {
+  t.same(decodeNetconf(only(encode(netconf))), { family: 6, device: 'all', forwarding: 1, rpFilter: undefined })
+})
+
 const samples: [string, Request, (message: Message) => unknown][] = [
   [
     'link',
@@ -134,6 +154,12 @@ const samples: [string, Request, (message: Message) => unknown][] = [
     addFdb({ ifindex: 1, mac: '02:00:00:00:00:01', table: 'both', dst: '10.0.0.1', vlan: 4, srcVni: 3, underlay: 2 }),
     decodeFdb,
   ],
+  [
+    'port of a bridge',
+    setBridgePort(5, { state: 3, priority: 32, cost: 100, learning: false, neighVlanSuppress: true }),
+    message => [...attributes(message, 16)].flatMap(one => (one.type === IFLA.PROTINFO ? decodePort(one) : [])),
+  ],
+  ['netconf', netconf, decodeNetconf],
   ['nexthop', addNexthop({ id: 9, group: [{ id: 1 }, { id: 2, weight: 9 }], fdb: true, protocol: 44 }), decodeNexthop],
 ]
 
@@ -146,7 +172,7 @@ for (const [name, request, decode] of samples) {
 t.test('random bytes neither hang nor read outside', async () => {
   const decoders = [...samples.map(([, , decode]) => decode), decodeFamily]
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 200 }), fc.constantFrom(16, 20, 24, 28, 32, 104), (noise, type) => {
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.constantFrom(16, 20, 24, 28, 32, 80, 104), (noise, type) => {
       const guarded = Buffer.alloc(noise.length + 16 + 64, 0xff) // a read outside would see 0xff, or throw a RangeError
       guarded.writeUInt32LE(noise.length + 16, 0)
       guarded.writeUInt16LE(type, 4)

@@ -261,6 +261,28 @@ t.test('a blocked loop and small buffers: the overrun is reported as lost, then 
   await monitor.close()
 })
 
+t.test('what a callback cannot decode is lost, and the monitor goes on', async t => {
+  const { path, netlink } = await openLab(t, 'n11')
+  const told: string[] = []
+  const monitor = await openMonitor({
+    ...{ protocol: NETLINK_ROUTE, netns: path, groups: [RTNLGRP.IPV4_IFADDR] },
+    onMessages(messages) {
+      told.push('messages')
+      for (const message of messages) if (told.length < 3) message.u32(message.length)
+    },
+    onLost: () => told.push('lost'),
+  })
+  const becomes = async (...wanted: string[]): Promise<void> => {
+    for (let i = 0; i < 500 && told.length < wanted.length; i++) await new Promise(resolve => setTimeout(resolve, 10))
+    t.same(told, wanted)
+  }
+  await netlink.batch([addAddress({ ifindex: 1, prefix: '10.1.0.1/16' })])
+  await becomes('messages', 'lost')
+  await netlink.batch([addAddress({ ifindex: 1, prefix: '10.1.0.2/16' })])
+  await becomes('messages', 'lost', 'messages')
+  await monitor.close()
+})
+
 t.test('an exception in a callback is an uncaught exception, not an abort', async t => {
   const { path, netlink } = await openLab(t, 'n9')
   const monitor = await openMonitor({

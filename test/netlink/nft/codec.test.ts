@@ -11,6 +11,7 @@ import { writeHook } from '../../../src/netlink/nft/hook.ts'
 import { messageType, namePath, writeHeader } from '../../../src/netlink/nft/request.ts'
 import { compileRule } from '../../../src/netlink/nft/rule.ts'
 import { commentTypes, type SetDeclaration, setUserdata, writeDeclaration } from '../../../src/netlink/nft/set.ts'
+import { decodeTimeout, type TimeoutDeclaration, writeTimeout } from '../../../src/netlink/nft/timeout.ts'
 import { decodeWords, encodeWords, type NftType } from '../../../src/netlink/nft/types.ts'
 import {
   NFT_MSG,
@@ -153,6 +154,10 @@ const declarations: readonly SetDeclaration[] = [
   set('verdicts', ['mark', 'ifname'], ['verdict']),
   set('plain', ['ipv6_addr'], undefined, true),
 ]
+const timeouts: readonly TimeoutDeclaration[] = [
+  { name: 'tcp_77_5', protocol: 'tcp', seconds: 77, halfClosed: 5 },
+  { name: 'udp_78', protocol: 'udp', seconds: 78 },
+]
 const samples: readonly Buffer[] = [
   message(NFT_MSG.NEWTABLE, w => w.attrString(NFTA_TABLE.NAME, 'weft')),
   message(NFT_MSG.NEWCHAIN, w => {
@@ -200,6 +205,7 @@ const samples: readonly Buffer[] = [
         })
     })
   }),
+  ...timeouts.map(timeout => message(NFT_MSG.NEWOBJ, w => writeTimeout(w, 'weft', timeout))),
 ]
 
 const decodeAll = (received: Message): unknown[] => {
@@ -209,6 +215,7 @@ const decodeAll = (received: Message): unknown[] => {
     decodeChain(received),
     decodeRule(received),
     decodeSet(received),
+    decodeTimeout(received),
     ...(elements ? declarations.map(declaration => decodeElements(declaration, elements)) : []),
   ].filter(found => found !== undefined)
 }
@@ -238,6 +245,10 @@ t.test('what we write, we read', async t => {
   t.same(read[8], [
     { family: 'inet', table: 'filter', chain: 'DOCKER-USER', handle: 78n, comment: 'weft #0123456789ab' },
   ])
+  t.same(
+    read.slice(9).flat(),
+    timeouts.map(timeout => ({ family: 'inet', table: 'weft', ...timeout })),
+  )
 })
 
 t.test('damaged messages are refused, or read as what they now say', async () => {
