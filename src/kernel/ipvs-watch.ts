@@ -6,7 +6,7 @@ import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { ipvsLoaded, isIpvs, observeIpvs } from './ipvs.ts'
 import type { Observation, OperationResult } from './kernel.ts'
-import { listNamespaces } from './namespaces.ts'
+import { isNamespace } from './namespaces.ts'
 import { isSetting, type KernelObject, keyOf, type Ns, nsOf, type ObjectKey, sameObject } from './objects.ts'
 import { openSockets } from './sockets.ts'
 
@@ -44,11 +44,10 @@ export const openIpvsWatch = (log: Log, tell: (observations: readonly Observatio
     if (table.missed.size > 0) tell(compare(table, await list()))
   }
   const look = async (): Promise<void> => {
-    const there = new Set(await listNamespaces())
     const sockets = openSockets()
     try {
       for (const [ns, table] of tables) {
-        if (!there.has(ns)) tables.delete(ns)
+        if (!(await isNamespace(ns))) tables.delete(ns)
         else
           await lookAt(table, () => observeIpvs(sockets, ns, [])).catch(error =>
             log.warn({ ns, err: describe(error) }, 'IPVS not listed'),

@@ -42,7 +42,7 @@ export type KernelEvent =
   | { readonly kind: 'lost'; readonly ns: Ns }
 
 export interface Kernel extends Closeable {
-  /** Our namespaces that exist now, H ('') first; of those, only what has something of ours inside. */
+  /** Our namespaces that exist now, H ('') first: what has something of ours inside, or was cut short in its making. */
   namespaces(): Promise<readonly Ns[]>
   /**
    * Everything of ours in one namespace, links through nft elements. A namespace that is

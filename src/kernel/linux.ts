@@ -15,7 +15,7 @@ import { follow } from './follow.ts'
 import { isIpvs } from './ipvs.ts'
 import { openIpvsWatch } from './ipvs-watch.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
-import { isGateway, listNamespaces, pairedWith, peersOf } from './namespaces.ts'
+import { isGateway, isNamespace, pairedWith, peersOf } from './namespaces.ts'
 import type { LinkObject, Ns } from './objects.ts'
 import { observeNamespace } from './observe.ts'
 import { ownNamespaces } from './own-namespaces.ts'
@@ -93,9 +93,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
 
   /** A file in /run/netns came or went. */
   const onFile = async (name: string | null): Promise<void> => {
-    if (name === null || closed) return
-    const there = (await listNamespaces()).includes(name)
-    if (there || !monitors.has(name)) return
+    if (name === null || closed || !monitors.has(name) || (await isNamespace(name))) return
     await stopFollowing(name)
     listener?.({ kind: 'lost', ns: name })
   }
@@ -105,7 +103,10 @@ export const openLinuxKernel = (log: Log): Kernel => {
       return ['', ...(await ownNamespaces())]
     },
     async observe(ns, hints = []) {
-      if (ns !== '' && !(await listNamespaces()).includes(ns)) return []
+      if (!(await isNamespace(ns))) {
+        await stopFollowing(ns) // or it would live on, without its name
+        return []
+      }
       await startFollowing(ns)
       const sockets = openSockets()
       try {
@@ -158,7 +159,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
 
 /** With sockets for it, if the namespace is there. */
 const inside = async <T>(ns: Ns, absent: T, work: (sockets: Sockets) => Promise<T>): Promise<T> => {
-  if (ns !== '' && !(await listNamespaces()).includes(ns)) return absent
+  if (!(await isNamespace(ns))) return absent
   const sockets = openSockets()
   try {
     return await work(sockets)

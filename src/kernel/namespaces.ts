@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Network namespaces on this host that can be ours, as `ip netns` sees them: files under /run/netns called weft-n<vni>
 // and weft-m<vni>. Which of them are, `own-namespaces` knows.
-import { readdir } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { NetlinkError } from '../netlink/errors.ts'
-import { netnsCreate, netnsDelete, netnsOpenFd } from '../netlink/netns.ts'
+import { netnsCreate, netnsDelete, netnsInode, netnsOpenFd } from '../netlink/netns.ts'
 import type { Ns } from './objects.ts'
 
 const folder = '/run/netns'
@@ -28,6 +28,7 @@ export const peersOf = (ns: Ns, all: Iterable<Ns>): readonly Ns[] => {
 /** Whose veths end in this one: a gateway's links belong to its switch and to H. */
 export const pairedWith = (ns: Ns): readonly Ns[] => (isGateway(ns) ? ['', ns.replace(gatewayPrefix, 'weft-n')] : [])
 
+/** Files of such a name: `isNamespace` knows better. */
 export const listNamespaces = async (): Promise<Ns[]> => {
   try {
     return (await readdir(folder)).filter(name => named.test(name)).sort()
@@ -37,12 +38,35 @@ export const listNamespaces = async (): Promise<Ns[]> => {
   }
 }
 
+/** Gone, or a file that is none: so ends a creation that was cut short, and an unmount. */
+export const isNoNamespace = (error: unknown): boolean =>
+  error instanceof NetlinkError && (error.absent || error.errnoName === 'EINVAL')
+
+export const isNamespace = async (ns: Ns): Promise<boolean> => {
+  try {
+    await netnsInode(pathOf(ns))
+    return true
+  } catch (error) {
+    if (isNoNamespace(error)) return false
+    throw error
+  }
+}
+
+/** Of one that is no namespace: an empty file, as stands there before the namespace is put on it. */
+export const isCutShort = async (ns: Ns): Promise<boolean> => {
+  const file = await stat(pathOf(ns)!).catch(() => undefined)
+  return file?.isFile() === true && file.size === 0
+}
+
 /** Success if it is there. */
 export const createNamespace = async (ns: Ns): Promise<void> => {
   try {
     await netnsCreate(pathOf(ns)!)
   } catch (error) {
     if (!(error instanceof NetlinkError && error.errnoName === 'EEXIST')) throw error
+    if (await isNamespace(ns)) return
+    await removeNamespace(ns) // refuses what is not an empty file
+    await netnsCreate(pathOf(ns)!)
   }
 }
 

@@ -23,7 +23,7 @@ import {
 } from './decode.ts'
 import { isGuestChain } from './guest-chains.ts'
 import { observeIpvs } from './ipvs.ts'
-import { isGateway, listNamespaces, pathOf, peersOf } from './namespaces.ts'
+import { isGateway, isNoNamespace, listNamespaces, pathOf, peersOf } from './namespaces.ts'
 import { isOurTable, nftObjects } from './nft.ts'
 import type { KernelObject, Ns, SysctlObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
@@ -64,7 +64,9 @@ export const peerFinder = async (sockets: Sockets, ns: Ns, links: Iterable<Link>
   const wanted = [...links].some(link => link.kind === 'veth' && link.linkNetnsId !== undefined)
   if (wanted)
     for (const other of peersOf(ns, ['', ...(await listNamespaces())])) {
-      const table = await sockets.links(other).catch(ignoreGone)
+      const table = await sockets.links(other).catch(error => {
+        if (!isNoNamespace(error)) throw error
+      })
       if (table) tables.push({ ns: other, byIndex: table.byIndex })
     }
   return (_, link) => {

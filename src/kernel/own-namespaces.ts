@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which namespaces are ours, whatever has happened to them: the name alone is no proof, others choose names too.
-import { NetlinkError } from '../netlink/errors.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
-import { isGateway, listNamespaces } from './namespaces.ts'
+import { isCutShort, isGateway, isNoNamespace, listNamespaces } from './namespaces.ts'
 import { isOurTable } from './nft.ts'
 import type { LinkObject, Ns } from './objects.ts'
 import { openSockets, type Sockets } from './sockets.ts'
@@ -15,7 +14,8 @@ const links: Readonly<Record<'switch' | 'gateway', Readonly<Record<string, LinkO
 
 /**
  * Those with a link or a table of ours inside. An empty one may be ours, cut short in its making, or anybody's: it stays,
- * and serves when its network is wanted.
+ * and serves when its network is wanted. A file that is empty and no namespace serves nobody: it is of a creation that was
+ * cut short sooner.
  */
 export const ownNamespaces = async (): Promise<Ns[]> => {
   const own: Ns[] = []
@@ -24,8 +24,8 @@ export const ownNamespaces = async (): Promise<Ns[]> => {
     try {
       if (await isOwn(sockets, ns)) own.push(ns)
     } catch (error) {
-      // gone meanwhile, or a file that is no namespace
-      if (!(error instanceof NetlinkError && (error.absent || error.errnoName === 'EINVAL'))) throw error
+      if (!isNoNamespace(error)) throw error
+      if (await isCutShort(ns)) own.push(ns)
     } finally {
       await sockets.close()
     }

@@ -437,7 +437,7 @@ export const openReconciler = ({
       schedule()
     },
     async audit() {
-      for (const ns of await kernel.namespaces()) dirtyNs.add(ns)
+      for (const ns of [...(await kernel.namespaces()), ...observed.namespaces()]) dirtyNs.add(ns)
       dirtyAll()
       schedule()
       await running

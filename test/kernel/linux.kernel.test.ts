@@ -360,4 +360,30 @@ else {
     t.notMatch(sh('ip nexthop show'), /fdb/)
     t.same(await purge('/nonexistent'), [])
   })
+
+  t.test('killed while it made a namespace, or its name unmounted by somebody', async t => {
+    const becomes = async (what: string, command: string): Promise<void> => {
+      const is = (): string => sh(`{ ${command}; } 2>/dev/null || true`).trim()
+      for (const end = Date.now() + patienceMs; is() === '' && Date.now() < end; ) await sleep(50)
+      t.not(is(), '', what)
+      for (let i = 0; i < 100 && running.reconciler.status().failing.length > 0; i++) await sleep(50)
+      t.same(running.reconciler.status().failing, [])
+    }
+    sh('cd /run/netns && touch weft-n1048576 weft-m1048577 weft-n77')
+    running = open()
+    await running.reconciler.start()
+    await becomes('its own, made anew', `${inN} ip -o link show dev vx0 && ip -n weft-m1048577 -o link show dev up0`)
+    sh('touch /run/netns/weft-m78 && nft delete table inet weft')
+    await becomes('repaired beside such a file', 'nft list chain inet weft prerouting')
+    sh('umount /run/netns/weft-n1048576 /run/netns/weft-m1048577')
+    await running.reconciler.audit()
+    await becomes(
+      'found by the audit',
+      `${inN} ip -o link show dev vx0 up && ip -n weft-m1048577 -o link show dev up0 up`,
+    )
+    await running.close()
+    sh('echo mine >/run/netns/weft-n79')
+    await purge('/nonexistent')
+    t.equal(sh('ls /run/netns').trim(), 'weft-n79', 'a file of somebody')
+  })
 }
