@@ -34,7 +34,8 @@ import type { ChangedKey, Mirror } from '../store/mirror.ts'
 import { objectTable } from './object-table.ts'
 import { inOrder } from './order.ts'
 import { plan } from './plan.ts'
-import type { ReconcilerStatus } from './status.ts'
+import type { BreakOff, ReconcilerStatus } from './status.ts'
+import { openSuspicion } from './suspicion.ts'
 import { wantedObjects } from './wanted.ts'
 
 export interface ReconcilerParts {
@@ -80,7 +81,6 @@ const finalOf = (error: unknown): { final?: WeftError } =>
   error instanceof WeftError && finals.has(error.code) ? { final: error } : {}
 
 const auditEveryMs = 5 * 60_000
-const settleMs = 30
 
 export const openReconciler = ({
   mirror,
@@ -99,8 +99,6 @@ export const openReconciler = ({
   let told = false
   const dirtyKeys = new Set<ObjectKey>()
   const dirtyNs = new Set<Ns>()
-  const suspects = new Set<ObjectKey>()
-  const suspectNs = new Set<Ns>()
   const failing = new Map<ObjectKey, Failure>()
   const permits = new Set<ObjectKey>() // ports that a driver call wants made
   const lost = new Set<ObjectKey>()
@@ -119,7 +117,7 @@ export const openReconciler = ({
   let closed = false
   let retryTimer: Timer | undefined
   let auditTimer: Timer | undefined
-  let suspectTimer: Timer | undefined
+  let brokenOff: BreakOff | undefined
 
   const dirty = (units: Iterable<Unit>): void => {
     for (const unit of units) dirtyUnits.set(unitKey(unit), unit)
@@ -145,12 +143,14 @@ export const openReconciler = ({
     schedule()
   }
 
-  /**
-   * Notifications of one change come in pieces (a link without its master, then with): what they say is believed only
-   * when nothing has corrected it for a moment.
-   */
+  const suspicion = openSuspicion(clock, (keys, namespaces) => {
+    for (const key of keys) dirtyKeys.add(key)
+    for (const ns of namespaces) dirtyNs.add(ns)
+    schedule()
+  })
+
   const onKernel = (event: KernelEvent): void => {
-    if (event.kind === 'lost') suspectNs.add(event.ns)
+    if (event.kind === 'lost') suspicion.sayOf(event.ns)
     else
       for (const { key, object } of event.observations) {
         const desired = wanted.get(key)
@@ -158,19 +158,9 @@ export const openReconciler = ({
         if (object) observed.set(key, object)
         else observed.delete(key)
         // the rows that led to it went without a word
-        if (desired?.kind === 'nexthop' && !object) for (const ns of observed.namespaces()) suspectNs.add(ns)
-        if (desired && object ? sameObject(desired, object) : desired === object) suspects.delete(key)
-        else suspects.add(key)
+        if (desired?.kind === 'nexthop' && !object) for (const ns of observed.namespaces()) suspicion.sayOf(ns)
+        suspicion.say(key, !(desired && object ? sameObject(desired, object) : desired === object))
       }
-    if (suspects.size === 0 && suspectNs.size === 0) return
-    suspectTimer ??= clock.after(settleMs, () => {
-      suspectTimer = undefined
-      for (const key of suspects) dirtyKeys.add(key)
-      for (const ns of suspectNs) dirtyNs.add(ns)
-      suspects.clear()
-      suspectNs.clear()
-      schedule()
-    })
   }
 
   /** Gives the keys that a new plan touched. */
@@ -312,6 +302,7 @@ export const openReconciler = ({
         if (operation.kind === 'add') permits.delete(key)
       }
     }
+    brokenOff = undefined
     passes++
     operations += results.length
     lastPassMs = clock.monotonic() - from
@@ -356,6 +347,7 @@ export const openReconciler = ({
       .then(loop)
       .catch(error => {
         log.error({ err: error }, 'pass broke off')
+        brokenOff = { error: describe(error), since: brokenOff?.since ?? new Date(clock.now()).toISOString() }
         retryTimer?.cancel()
         retryTimer = clock.after(retry.next(), schedule)
       })
@@ -403,8 +395,9 @@ export const openReconciler = ({
       }
       const onAbort = (): void => {
         const first = missing(key)[0]
+        const error = (first && failing.get(keyOf(first))?.error) ?? brokenOff?.error
         const why = first
-          ? `${format(first)} is missing${failing.has(keyOf(first)) ? `: ${failing.get(keyOf(first))?.error}` : ''}`
+          ? `${format(first)} is missing${error === undefined ? '' : `: ${error}`}`
           : 'its record has not arrived here'
         refuse(new WeftError('NOT_REACHED', `${what} is not in the kernel yet: ${why}`))
       }
@@ -481,6 +474,7 @@ export const openReconciler = ({
         const object = wanted.get(key) ?? observed.get(key)
         return { object: object ? format(object) : key, ...failure }
       }),
+      ...(brokenOff ? { brokenOff } : {}),
       lost: [...lost].map(key => key.slice('link '.length)),
       wanted: wanted.size,
       observed: observed.size,
@@ -491,7 +485,7 @@ export const openReconciler = ({
       closed = true
       retryTimer?.cancel()
       auditTimer?.cancel()
-      suspectTimer?.cancel()
+      suspicion.close()
       await running
     },
   }

@@ -53,6 +53,13 @@ t.test('damaged records are problems', async t => {
   ])
 })
 
+t.test('a kernel that can be looked at no more is a problem', async t => {
+  const brokenOff = { error: 'open netlink socket: EINVAL', since: '2026-01-01T00:00:00.000Z' }
+  const reconciler = () => ({ failing: [], lost: [], repairs: new Map(), brokenOff })
+  const { problems } = await (await handlers({ reconciler } as unknown as ApiParts)).getStatus({}, signal)
+  t.match(problems, [/^kernel: nothing is .* since 2026-01-01T00:00:00\.000Z: open netlink socket: EINVAL$/])
+})
+
 t.test('accepting a store that is not in doubt says so', async t => {
   for (const doubted of [true, false]) {
     const { acceptStore } = await handlers({ acceptStore: async () => doubted })

@@ -147,6 +147,21 @@ t.test('a look or a write that breaks off as a whole is repeated, and nothing is
     t.ok(await settled(t, s), key)
     t.equal(broken, 0)
   }
+  const brokenOff = async (is: boolean) => {
+    const now = () => s.reconciler.status().brokenOff
+    for (let i = 0; i < 400 && (now() !== undefined) !== is; i++) await new Promise(resolve => setTimeout(resolve, 5))
+    return now()
+  }
+  broken = Number.POSITIVE_INFINITY
+  s.kernel.meddle('nft  inet weft', undefined)
+  const first = await brokenOff(true)
+  t.match(first, { error: /broken off/, since: /^\d{4}-/ })
+  s.snapshot.putEndpoint({ id: 'late', network: 'n1', node: 'b' })
+  const signal = AbortSignal.timeout(200)
+  await t.rejects(s.reconciler.endpointReached('n1', 'late', signal), { message: /is missing: .*broken off/ })
+  t.equal((await brokenOff(true))?.since, first?.since)
+  broken = 0
+  t.equal(await brokenOff(false), undefined, 'after a whole pass')
   await s.reconciler.close()
 })
 
