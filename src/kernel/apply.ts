@@ -188,9 +188,14 @@ const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
         ...(peer.mac === undefined ? {} : { mac: peer.mac }),
         ...(peer.ns === ns ? {} : { netnsFd: await sockets.fd(peer.ns) }),
       }
-      await socket.run(
-        addLink({ name, mtu, ...(object.port ? { group: portGroup } : {}), type: { kind: 'veth', peer: far } }),
-      )
+      const group = object.port ? { group: portGroup } : {}
+      const add = () => socket.run(addLink({ name, mtu, ...group, type: { kind: 'veth', peer: far } }))
+      await add().catch(async error => {
+        if (object.port || !(error instanceof NetlinkError && error.errnoName === 'EEXIST')) throw error
+        // somebody renamed this end, or moved it: its far end in our namespace has stayed, and takes it away
+        await (await sockets.route(peer.ns)).run(removeLink({ name: peer.name })).catch(ignoreAbsent)
+        await add()
+      })
       await socket.run(setLink({ name }, { up: true, ...master }))
       if (!object.port) await bringUp(sockets, peer)
     }

@@ -172,7 +172,8 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   }
   // notifications are not complete (bridge port, group): keep what they left out
   const whole: Link = { ...link, port: link.port ?? before?.port, group: link.group || (before?.group ?? 0) }
-  if (before && before.name !== link.name) links.byName.delete(before.name)
+  const renamed = before !== undefined && before.name !== link.name
+  if (renamed) links.byName.delete(before.name)
   links.byIndex.set(link.index, whole)
   links.byName.set(link.name, whole)
   const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
@@ -181,7 +182,13 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   // half of a pair that is just being made: the other half's namespace has not told yet
   const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
   const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
-  return [...seen(object), ...parts.pairsOf(ns, whole).flatMap(seen), ...(link.port ? seen(portObject(ns, whole)) : [])]
+  const old = renamed && oursByName(ns, before.name) ? gone(`link ${ns} ${before.name}`) : []
+  return [
+    ...old,
+    ...seen(object),
+    ...parts.pairsOf(ns, whole).flatMap(seen),
+    ...(link.port ? seen(portObject(ns, whole)) : []),
+  ]
 }
 
 /** Of the settings these tell of their changes; the others are looked at with the rest of their namespace. */

@@ -274,6 +274,27 @@ else {
     ],
     ['the bridge', `${inN} ip link del br0`, `${inN} ip link show master br0 | grep vx0`],
     ['the link to the host', 'ip link del weft0', 'ip netns exec weft-m1048576 ip route show default | grep up0'],
+    [
+      'the link to the host, renamed',
+      'ip link set weft0 name foo 2>/dev/null || { ip link set weft0 down && ip link set weft0 name foo; }',
+      `${isUp('', 'weft0')} >/dev/null && ${inM} ip route show default | grep up0`,
+    ],
+    [
+      'the link to the host, in another namespace',
+      'ip netns add other && ip link set weft0 netns other',
+      `${isUp('', 'weft0')} >/dev/null && ${inM} ip route show default | grep up0 && ip netns del other`,
+    ],
+    [
+      'the port of the gateway, in another namespace',
+      `ip netns add other && ${inN} ip link set gw netns other`,
+      `${isUp(inN, 'gw')} >/dev/null && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT && ip netns del other`,
+    ],
+    ['the bridge, renamed', `${inN} sh -c 'ip link set br0 down; ip link set br0 name foo'`, isUp(inN, 'br0')],
+    [
+      'the tunnel, renamed',
+      `${inN} sh -c 'ip link set vx0 down; ip link set vx0 name bar'`,
+      `${isUp(inN, 'vx0')} >/dev/null && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
   ] as const satisfies readonly string[][])
     t.test(`${what}: repaired when somebody takes it`, async t => {
       sh(command)
