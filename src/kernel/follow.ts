@@ -61,6 +61,8 @@ export interface FollowParts {
   readonly peerOf: PeerOf
   onObserved(observations: readonly Observation[]): void
   onLost(): void
+  /** A device that is not ours, new or by a new name. */
+  onDevice(name: string): void
   /** A far end changed: the objects that it belongs to. */
   pairsOf(ns: Ns, link: Link): readonly LinkObject[]
   ownNetfilterPort(port: number): boolean
@@ -177,6 +179,7 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   links.byIndex.set(link.index, whole)
   links.byName.set(link.name, whole)
   const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
+  if ((!before || renamed) && !oursByName(ns, link.name)) parts.onDevice(link.name)
   // routes went without a word; at a container's port there are none
   if (before?.up && !whole.up && whole.group !== portGroup && oursByName(ns, whole.name)) parts.onLost()
   // half of a pair that is just being made: the other half's namespace has not told yet

@@ -40,6 +40,8 @@ export type KernelEvent =
   | { readonly kind: 'changed'; readonly observations: readonly Observation[] }
   /** Notifications of a namespace were lost, or it went away or came: observe it again. */
   | { readonly kind: 'lost'; readonly ns: Ns }
+  /** A device that is not ours has this name from now on: its settings are new. */
+  | { readonly kind: 'device'; readonly ns: Ns; readonly name: string }
 
 export interface Kernel extends Closeable {
   /** Our namespaces that exist now, H ('') first: what has something of ours inside, or was cut short in its making. */

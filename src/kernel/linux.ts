@@ -60,6 +60,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
       pairsOf,
       onObserved: observations => tell({ kind: 'changed', observations }),
       onLost: () => tell({ kind: 'lost', ns }),
+      onDevice: name => tell({ kind: 'device', ns, name }),
       ownNetfilterPort: port => ownPorts.has(port),
     })
     monitors.set(ns, { monitor, links })

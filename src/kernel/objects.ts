@@ -285,6 +285,10 @@ export const isSetting = (o: KernelObject): boolean => o.kind === 'sysctl' || o.
 
 export type ObjectKey = string
 
+/** The key of a setting of that device. */
+export const isSettingOf = (key: ObjectKey, dev: string): boolean =>
+  key.startsWith('sysctl ') && key.includes(`/conf/${dev}/`)
+
 export const keyOf = (o: KernelObject): ObjectKey => {
   switch (o.kind) {
     case 'netns':

@@ -12,6 +12,7 @@ import type { Kernel, KernelEvent, Operation } from '../kernel/kernel.ts'
 import {
   format,
   isSetting,
+  isSettingOf,
   type KernelObject,
   keyOf,
   type Ns,
@@ -151,7 +152,10 @@ export const openReconciler = ({
 
   const onKernel = (event: KernelEvent): void => {
     if (event.kind === 'lost') suspicion.sayOf(event.ns)
-    else
+    else if (event.kind === 'device') {
+      const { ns, name } = event
+      if (wanted.keys(ns).some(key => isSettingOf(key, name))) suspicion.sayOf(ns)
+    } else
       for (const { key, object } of event.observations) {
         const desired = wanted.get(key)
         if (!desired && object && isSetting(object)) continue // the namespace has many
@@ -295,6 +299,8 @@ export const openReconciler = ({
         const since = failedBefore.get(key)?.since ?? new Date(clock.now()).toISOString()
         failing.set(key, { error: describe(error), since, ...finalOf(error) })
         dirtyKeys.add(key)
+        // a device refuses addresses by a setting, and of most settings nobody tells
+        if (operation.object.kind === 'address' && !failedBefore.has(key)) dirtyNs.add(nsOf(operation.object))
       } else {
         failing.delete(key)
         if (operation.kind === 'remove') observed.delete(key)

@@ -54,7 +54,7 @@ else {
     ['n1', { slot: 0 }],
     ['n2', { slot: 1 }],
   ])
-  const open = () => openReconciled(snapshot, testHost(bound, { balancer }))
+  const open = () => openReconciled(snapshot, testHost(bound, { balancer, acceptsRa: ['eth0'] }))
   const tell = (keys: readonly (readonly string[])[]): void => running.tell(keys)
   const patienceMs = process.env['WEFT_VM'] ? 180_000 : 10_000
   /** As nft prints seconds, by version: 77, 77s, 1m17s. */
@@ -288,6 +288,21 @@ else {
       'the port of the gateway, in another namespace',
       `ip netns add other && ${inN} ip link set gw netns other`,
       `${isUp(inN, 'gw')} >/dev/null && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT && ip netns del other`,
+    ],
+    [
+      'the device of the underlay, made anew',
+      'ip link del eth0 && sysctl -qw net.ipv4.conf.default.forwarding=0 && ip link add eth0 type veth peer name wire && ip link set eth0 up && ip link set wire up && ip address add 192.0.2.1/24 dev eth0',
+      "cd /proc/sys/net && cat ipv4/conf/eth0/forwarding ipv6/conf/eth0/accept_ra | paste -s | grep '1.2'",
+    ],
+    [
+      'the device of the underlay, another by its name',
+      'ip link set eth0 down && ip link set eth0 name old && ip link add new type bridge && ip link set new name eth0',
+      "cd /proc/sys/net && cat ipv4/conf/eth0/forwarding ipv6/conf/eth0/accept_ra | paste -s | grep '1.2'",
+    ],
+    [
+      'IPv6 at the link to the host',
+      'sysctl -qw net.ipv6.conf.weft0.disable_ipv6=1',
+      `ip -6 address show dev weft0 | grep fd69`,
     ],
     ['the bridge, renamed', `${inN} sh -c 'ip link set br0 down; ip link set br0 name foo'`, isUp(inN, 'br0')],
     [
