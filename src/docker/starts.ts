@@ -15,7 +15,7 @@ export interface Starts {
   /** Runs: no call is about it any more. */
   running(container: string): void
   destroyed(container: string): void
-  /** Everything there is, after the event stream began or broke off. */
+  /** Everything there is, after the event stream began or broke off. What does not answer is left for the next time. */
   load(containers: readonly ListedContainer[]): Promise<void>
   /**
    * Key of the service of all containers that a call may be about; undefined: none, or of several services. Waits for
@@ -35,6 +35,8 @@ interface Known {
 
 const momentMs = 300
 const stepMs = 10
+/** Containers that a start holds locked answer when it is over: the others are not to wait for them. */
+const atOnce = 8
 
 export const openStarts = (engine: Engine, identity: Identity, clock: Clock): Starts => {
   const known = new Map<string, Known>()
@@ -94,7 +96,11 @@ export const openStarts = (engine: Engine, identity: Identity, clock: Clock): St
     async load(containers) {
       const stopped = new Map(containers.filter(({ State }) => State !== 'running').map(one => [one.Id, one]))
       for (const id of known.keys()) if (!stopped.has(id)) known.delete(id)
-      for (const [id, container] of stopped) if (!known.has(id)) await look(container)
+      const rest = stopped.values()
+      const some = async (): Promise<void> => {
+        for (const container of rest) if (!known.has(container.Id)) await look(container).catch(() => {})
+      }
+      await Promise.all(Array.from({ length: atOnce }, some))
     },
     async service(network, requests) {
       if (requests.length === 0) return undefined

@@ -75,12 +75,15 @@ export const openWorkloads = ({
       const workload = await identity(container, attached.Aliases ?? [])
       await endpoints.identify(network, attached.EndpointID, workload, withheldOf(container), limit())
     }
+    unseen.delete(containerId)
   }
 
   const queue = keyedQueue() // events of a container in their order, containers beside each other
   const stopSignals = new Map<string, number>() // of containers that have one of their own
+  const unseen = new Set<string>() // containers that could not be looked at, as while a long start holds them locked
   const destroyed = (container: string): void => {
     stopSignals.delete(container)
+    unseen.delete(container)
     starts.destroyed(container)
   }
   /** What ends a container, not what it is asked by: SIGINT, SIGQUIT, SIGKILL, SIGTERM, systemd's, and its own. */
@@ -101,25 +104,35 @@ export const openWorkloads = ({
     told.add(container)
     clock.after(stillRunsMs, () => {
       told.delete(container)
-      void persist('stop', () => identify(container))
+      void persist('stop', () => identify(container), container)
     })
   }
 
-  const audit = async (): Promise<void> => {
+  const due = new Set<string>()
+  /** Behind its events, and beside other containers: one that does not answer keeps nobody waiting. */
+  const catchUp = (container: string): void => {
+    if (due.has(container)) return
+    due.add(container)
+    void queue.run(container, () => {
+      due.delete(container)
+      return persist('audit', () => identify(container), container)
+    })
+  }
+
+  const compare = async (): Promise<void> => {
     const listed = new Map<EndpointId, ListedContainer>()
     const containers = await engine.containers()
-    await starts.load(containers)
+    void starts.load(containers)
     for (const container of containers)
       for (const { EndpointID } of Object.values(container.NetworkSettings?.Networks ?? {}))
         if (EndpointID) listed.set(EndpointID, container)
-    const changed = new Set<string>() // since we looked last: events are lost while nobody listens
     for (const [endpoint, network] of holdings.endpoints()) {
       const container = listed.get(endpoint)
       if (container !== undefined) {
         missing.clear(endpoint)
         const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
         const known = record?.workload && (record.withheld === listedState(container) || told.has(container.Id))
-        if (!known) changed.add(container.Id)
+        if (!known) catchUp(container.Id) // events are lost while nobody listens
         continue
       }
       if (!missing.held(endpoint, graceMs)) continue
@@ -127,8 +140,8 @@ export const openWorkloads = ({
       log.warn({ endpoint: endpoint.slice(0, 12), network }, 'endpoint is unknown to the engine: released')
       await departures.add(network, endpoint)
     }
-    for (const container of changed) await identify(container)
   }
+  const audit = (): Promise<void> => queue.run('audit', () => persist('audit', compare))
 
   const onEvent = async ({ Type, Action, Actor }: EngineEvent): Promise<void> => {
     if (Type === 'network') {
@@ -136,8 +149,10 @@ export const openWorkloads = ({
       const container = Actor.Attributes['container']
       if (Action === 'connect' && container) await identify(container)
     } else if (Type === 'container') {
-      if (Action === 'start') starts.running(Actor.ID)
-      else if (Action === 'destroy') destroyed(Actor.ID)
+      if (Action === 'start') {
+        starts.running(Actor.ID)
+        if (unseen.has(Actor.ID)) await identify(Actor.ID)
+      } else if (Action === 'destroy') destroyed(Actor.ID)
       else if (Action === 'create' || Action === 'die') await starts.waiting(Actor.ID)
       else if (Action === 'kill' && stops(Actor.ID, Number(Actor.Attributes['signal']))) await stopping(Actor.ID)
       else if (/^(rename|pause|unpause|health_status)\b/.test(Action)) await identify(Actor.ID)
@@ -145,39 +160,50 @@ export const openWorkloads = ({
   }
 
   /** What fails is tried again a few times, then the audit catches up. */
-  const persist = async (action: string, work: () => Promise<void>, attempts = 5): Promise<void> => {
+  const persist = async (
+    action: string,
+    work: () => Promise<void>,
+    container?: string,
+    attempts = 5,
+  ): Promise<void> => {
+    if (stop.signal.aborted) return
     try {
       await work()
     } catch (error) {
       if (stop.signal.aborted || (error instanceof WeftError && error.code === 'NOT_FOUND')) return
-      log.warn({ action, err: describe(error) }, 'event not taken up yet')
+      log.warn({ action, container: container?.slice(0, 12), err: describe(error) }, 'event not taken up yet')
+      if (container !== undefined) unseen.add(container)
       // an inspect waits for the container's lock: on a slow host longer than we do
-      if (attempts > 1) clock.after(1000, () => void persist(action, work, attempts - 1))
+      if (attempts > 1) clock.after(1000, () => void persist(action, work, container, attempts - 1))
     }
   }
 
   const follow = async (): Promise<void> => {
     const retry = backoff(200, 3000)
     while (!stop.signal.aborted) {
+      const round = new AbortController()
       try {
-        const stream = engine.events(stop.signal)[Symbol.asyncIterator]()
+        const stream = engine.events(AbortSignal.any([stop.signal, round.signal]))[Symbol.asyncIterator]()
         let next = stream.next() // subscribed before the list, so that nothing falls between
         next.catch(() => {})
         await engine.networks()
         engineVersion = await engine.version()
         engineError = undefined
-        retry.reset()
         onNetworks()
-        await audit()
+        void audit()
         for (let event = await next; !event.done; event = await next) {
           const { value } = event
-          void queue.run(value.Actor.ID, () => persist(value.Action, () => onEvent(value)))
+          const container = value.Type === 'container' ? value.Actor.ID : value.Actor.Attributes['container']
+          void queue.run(container ?? value.Actor.ID, () => persist(value.Action, () => onEvent(value), container))
+          retry.reset()
           next = stream.next()
           next.catch(() => {})
         }
         engineError = 'the event stream ended'
       } catch (error) {
         engineError = describe(error)
+      } finally {
+        round.abort(new Error('following anew'))
       }
       if (!stop.signal.aborted) await sleep(clock, retry.next(), stop.signal).catch(() => {})
     }
@@ -187,7 +213,7 @@ export const openWorkloads = ({
     while (!stop.signal.aborted) {
       await sleep(clock, missing.size > 0 ? graceMs / 3 : auditEveryMs, stop.signal).catch(() => {})
       if (stop.signal.aborted || engineError !== undefined || !mirror.status.available) continue
-      await audit().catch(error => log.warn({ err: describe(error) }, 'endpoints not compared with the engine'))
+      await audit()
     }
   }
   const working = Promise.all([follow(), patrol()])

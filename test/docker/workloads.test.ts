@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who is behind an endpoint, by an engine of which parts do not answer, and a store that comes and goes.
+import t, { type Test } from 'tap'
+import { WeftError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
+import type { Engine, EngineContainer, EngineEvent, ListedContainer } from '../../src/docker/engine.ts'
+import { openIdentity } from '../../src/docker/identity.ts'
+import { openStarts } from '../../src/docker/starts.ts'
+import { openWorkloads } from '../../src/docker/workloads.ts'
+import type { Endpoint, Workload } from '../../src/model/endpoint.ts'
+import { fastClock } from '../store/clock.ts'
+
+const network = 'n'
+const docker = 'd'
+const inTime = async (test: () => boolean, ms = 3000): Promise<boolean> => {
+  for (const end = Date.now() + ms; !test(); await new Promise(resolve => setTimeout(resolve, 5)))
+    if (Date.now() > end) return false
+  return true
+}
+
+/** Each container has one endpoint, of its own name; the clock runs ten times as fast. */
+const open = (t: Test) => {
+  const clock = fastClock(10)
+  const names = new Map<string, string>()
+  const states = new Map<string, { status: string; listed: boolean }>()
+  const locked = new Set<string>()
+  const broken = new Set<string>()
+  const endpoints = new Map<string, Endpoint>()
+  const streams = new Set<(event: EngineEvent) => void>()
+  let asked = 0
+  let store: WeftError | undefined
+
+  const attachments = (id: string, shown: boolean) => ({
+    Networks: { app: { NetworkID: docker, EndpointID: shown ? `${id}-e` : '', Aliases: null } },
+  })
+  const engine = {
+    version: async () => '20.10.24',
+    networks: async () => [{ Id: docker, Name: 'app' }],
+    containers: async (filters?: { id?: string[] }) =>
+      [...names]
+        .filter(([id]) => filters?.id === undefined || filters.id.includes(id))
+        .map(([id, name]): ListedContainer => {
+          const { status, listed } = states.get(id)!
+          const State = status.startsWith('Up') ? 'running' : 'created'
+          const NetworkSettings = attachments(id, listed)
+          return { Id: id, Names: [`/${name}`], ImageID: 'i', Labels: {}, State, Status: status, NetworkSettings }
+        }),
+    async container(id: string): Promise<EngineContainer> {
+      // as its time limit
+      for (const end = clock.monotonic() + 10_000; locked.has(id); await new Promise(resolve => setTimeout(resolve, 5)))
+        if (clock.monotonic() > end) throw new WeftError('DOCKER_UNAVAILABLE', 'no answer', { cause: 'time' })
+      if (broken.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'RWLayer is unexpectedly nil')
+      const { status } = states.get(id)!
+      const Health = /\((.+)\)/.exec(status)?.[1]
+      return {
+        ...{ Id: id, Name: `/${names.get(id)}`, Image: 'i', Config: { Hostname: id, Labels: {} } },
+        State: { Running: status.startsWith('Up'), ...(Health ? { Health: { Status: Health } } : {}) },
+        HostConfig: { PortBindings: {}, PublishAllPorts: false },
+        NetworkSettings: attachments(id, true),
+      }
+    },
+    imageLabels: async () => ({}),
+    async *events(signal: AbortSignal) {
+      asked++
+      const waiting: EngineEvent[] = []
+      let wake = (): void => {}
+      const push = (event: EngineEvent): void => {
+        waiting.push(event)
+        wake()
+      }
+      signal.addEventListener('abort', () => wake())
+      streams.add(push)
+      while (!signal.aborted) {
+        yield* waiting.splice(0)
+        if (waiting.length === 0 && !signal.aborted)
+          await new Promise<void>(resolve => {
+            wake = resolve
+          })
+      }
+      streams.delete(push)
+    },
+  } as unknown as Engine
+  const known = new Map<string, { record: Endpoint }>()
+  const released: string[] = []
+  const availability = new Set<(available: boolean) => void>()
+  const context = {
+    mirror: {
+      snapshot: { endpoints: () => known },
+      get status() {
+        return { available: store === undefined }
+      },
+      onAvailability(listener: (available: boolean) => void) {
+        availability.add(listener)
+        return () => availability.delete(listener)
+      },
+    },
+    clock,
+    log: silentLog,
+  }
+  const start = () => {
+    const identity = openIdentity(engine)
+    const workloads = openWorkloads({
+      ...{ context, engine, identity, starts: openStarts(engine, identity, clock), onNetworks: () => {} },
+      holdings: { endpoints: () => [...known.keys()].map(id => [id, network]) },
+      bindings: { byDocker: (id: string) => (id === docker ? { network } : undefined) },
+      endpoints: {
+        async identify(_: string, id: string, workload: Workload, withheld: string) {
+          if (store) throw store
+          known.set(id, { record: { ...endpoints.get(id)!, workload, withheld } as Endpoint })
+        },
+      },
+      departures: {
+        async add(_: string, id: string) {
+          released.push(id)
+          known.delete(id)
+        },
+      },
+    } as never)
+    t.teardown(() => {
+      locked.clear()
+      return workloads.close()
+    })
+    return workloads
+  }
+  return {
+    ...{ start, clock, locked, broken, released, streams, names },
+    asked: () => asked,
+    /** Runs, but for who says otherwise; nobody has told weft of it yet. */
+    make(id: string, status = 'Up 1 minute', { listed = status.startsWith('Up'), endpoint = true } = {}): void {
+      names.set(id, id)
+      states.set(id, { status, listed })
+      endpoints.set(`${id}-e`, { id: `${id}-e`, network, ports: [] } as unknown as Endpoint)
+      if (endpoint) known.set(`${id}-e`, { record: endpoints.get(`${id}-e`)! })
+    },
+    leak: (id: string): void => void known.set(id, { record: { id, network, ports: [] } as unknown as Endpoint }),
+    tell(Action: string, container: string, Type = 'container'): void {
+      const ID = Type === 'container' ? container : docker
+      for (const push of streams) push({ Type, Action, Actor: { ID, Attributes: { container } } })
+    },
+    nameOf: (id: string): string | undefined => known.get(`${id}-e`)?.record.workload?.name,
+    withheldOf: (id: string): string | undefined => known.get(`${id}-e`)?.record.withheld,
+    turn(away: WeftError | undefined): void {
+      store = away
+      for (const listener of availability) listener(away === undefined)
+    },
+  }
+}
+
+t.test('a container that cannot be looked at stops neither events nor the look at others', async t => {
+  for (const how of ['locked', 'broken'] as const) {
+    const { start, make, tell, nameOf, names, streams, asked, ...engine } = open(t)
+    make('bad', 'Created', { endpoint: false })
+    make('worse')
+    for (const id of ['bad', 'worse']) engine[how].add(id)
+    make('web')
+    const workloads = start()
+    t.ok(await inTime(() => nameOf('web') === 'web', 500), `${how}: found at start`)
+    names.set('web', 'site')
+    tell('connect', 'worse', 'network')
+    tell('connect', 'web', 'network')
+    t.ok(await inTime(() => nameOf('web') === 'site', 500), `${how}: told by an event`)
+    await new Promise(resolve => setTimeout(resolve, 1500))
+    t.same([asked(), streams.size, workloads.engineError], [1, 1, undefined], `${how}: one stream`)
+    engine[how].clear()
+    tell('start', 'worse')
+    t.ok(await inTime(() => nameOf('worse') === 'worse', 500), `${how}: known when it has started`)
+  }
+})
+
+t.test('a store that takes nothing stops no events, and opens no streams', async t => {
+  const { start, make, tell, nameOf, names, streams, asked, turn } = open(t)
+  make('web')
+  turn(new WeftError('STORE_SUSPECT', 'it is empty'))
+  start()
+  await new Promise(resolve => setTimeout(resolve, 1000))
+  t.same([asked(), streams.size], [1, 1])
+  turn(undefined)
+  names.set('web', 'site')
+  tell('rename', 'web')
+  t.ok(await inTime(() => nameOf('web') === 'site', 500))
+})
