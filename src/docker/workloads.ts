@@ -131,8 +131,10 @@ export const openWorkloads = ({
       if (container !== undefined) {
         missing.clear(endpoint)
         const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
-        const known = record?.workload && (record.withheld === listedState(container) || told.has(container.Id))
-        if (!known) catchUp(container.Id) // events are lost while nobody listens
+        // labels and aliases stay as they are while the endpoint lives
+        const named = record?.workload !== undefined && container.Names.includes(`/${record.workload.name}`)
+        const stands = record?.withheld === listedState(container) || told.has(container.Id)
+        if (!named || !stands) catchUp(container.Id) // events are lost while nobody listens, or the store takes nothing
         continue
       }
       if (!missing.held(endpoint, graceMs)) continue
@@ -217,6 +219,7 @@ export const openWorkloads = ({
     }
   }
   const working = Promise.all([follow(), patrol()])
+  const unsubscribe = mirror.onAvailability(available => available && void audit())
 
   return {
     get engineError() {
@@ -227,6 +230,7 @@ export const openWorkloads = ({
     },
     async close() {
       stop.abort(new Error('closed'))
+      unsubscribe()
       await working
       await queue.idle()
     },

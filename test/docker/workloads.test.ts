@@ -132,6 +132,7 @@ const open = (t: Test) => {
       endpoints.set(`${id}-e`, { id: `${id}-e`, network, ports: [] } as unknown as Endpoint)
       if (endpoint) known.set(`${id}-e`, { record: endpoints.get(`${id}-e`)! })
     },
+    turnsTo: (id: string, status: string): void => void states.set(id, { listed: true, status }),
     leak: (id: string): void => void known.set(id, { record: { id, network, ports: [] } as unknown as Endpoint }),
     tell(Action: string, container: string, Type = 'container'): void {
       const ID = Type === 'container' ? container : docker
@@ -178,4 +179,35 @@ t.test('a store that takes nothing stops no events, and opens no streams', async
   names.set('web', 'site')
   tell('rename', 'web')
   t.ok(await inTime(() => nameOf('web') === 'site', 500))
+})
+
+t.test('what Docker told while the store was away is caught up with at once', async t => {
+  const { start, make, tell, nameOf, withheldOf, names, turn, ...engine } = open(t)
+  for (const id of ['web', 'db']) make(id)
+  start()
+  t.ok(await inTime(() => nameOf('web') === 'web' && nameOf('db') === 'db'))
+  turn(new WeftError('STORE_UNAVAILABLE', 'away'))
+  names.set('web', 'site')
+  tell('rename', 'web')
+  engine.turnsTo('db', 'Up 2 minutes (unhealthy)')
+  tell('health_status: unhealthy', 'db')
+  make('late')
+  tell('connect', 'late', 'network')
+  await new Promise(resolve => setTimeout(resolve, 800)) // all attempts are over
+  t.same([nameOf('web'), withheldOf('db'), nameOf('late')], ['web', undefined, undefined])
+  turn(undefined)
+  t.ok(await inTime(() => nameOf('web') === 'site', 400), 'the name')
+  t.ok(await inTime(() => withheldOf('db') === 'unhealthy', 100), 'health')
+  t.ok(await inTime(() => nameOf('late') === 'late', 100), 'who came meanwhile')
+})
+
+t.test('what changed while weftd was down is found at its start', async t => {
+  const { start, make, nameOf, names } = open(t)
+  make('web')
+  const before = start()
+  t.ok(await inTime(() => nameOf('web') === 'web'))
+  await before.close()
+  names.set('web', 'site')
+  start()
+  t.ok(await inTime(() => nameOf('web') === 'site', 400))
 })
