@@ -395,6 +395,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
         endpoints,
         departures,
         holdings,
+        bindings,
         identity: identityOf,
         starts,
         onNetworks: () => {

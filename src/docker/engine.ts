@@ -48,7 +48,8 @@ export interface EngineContainer {
 
 export interface ListedContainer {
   readonly Id: string
-  readonly Names: readonly string[]
+  /** null of one that is just being removed. */
+  readonly Names: readonly string[] | null
   readonly ImageID: string
   readonly Labels: Readonly<Record<string, string>> | null
   readonly State: string
@@ -187,6 +188,10 @@ export const openEngine = (
     events: signal => stream(socketPath, `/events?${query({ type: ['container', 'network'] }).slice(1)}`, signal),
   }
 }
+
+/** Did the engine give no answer at all? One that says that it cannot is an answer. */
+export const isSilent = (error: unknown): boolean =>
+  error instanceof WeftError && error.code === 'DOCKER_UNAVAILABLE' && error.cause !== undefined
 
 /** Docker forbids (403) the removal of what is used. */
 const codeOfStatus = (status: number, method: string): ErrorCode => {

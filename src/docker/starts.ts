@@ -43,7 +43,7 @@ export const openStarts = (engine: Engine, identity: Identity, clock: Clock): St
 
   const listed = async ({ Id, Names, ImageID, Labels, NetworkSettings }: ListedContainer): Promise<void> => {
     const Config = { Hostname: '', Labels }
-    const workload = await identity({ Id, Name: Names[0] ?? Id, Image: ImageID, Config })
+    const workload = await identity({ Id, Name: Names?.[0] ?? Id, Image: ImageID, Config })
     const networks = Object.entries(NetworkSettings?.Networks ?? {}).flatMap(([name, { NetworkID }]) => [
       name,
       NetworkID,

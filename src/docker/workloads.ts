@@ -8,14 +8,15 @@ import { describe, WeftError } from '../base/errors.ts'
 import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { keyedQueue } from '../base/queue.ts'
+import type { Bindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
 import type { Departures } from '../control/departures.ts'
 import type { Endpoints } from '../control/endpoints.ts'
 import type { Holdings } from '../control/holdings.ts'
 import type { Withheld } from '../model/endpoint.ts'
-import type { EndpointId } from '../model/ids.ts'
+import type { EndpointId, NetworkId } from '../model/ids.ts'
 import { vipService } from '../model/service.ts'
-import type { Engine, EngineContainer, EngineEvent, ListedContainer } from './engine.ts'
+import { type Engine, type EngineContainer, type EngineEvent, isSilent, type ListedContainer } from './engine.ts'
 import type { Identity } from './identity.ts'
 import type { Starts } from './starts.ts'
 
@@ -41,6 +42,7 @@ export interface WorkloadsParts {
   readonly holdings: Pick<Holdings, 'endpoints'>
   /** Networks of this engine came or went, or the engine is back. */
   readonly onNetworks: () => void
+  readonly bindings: Pick<Bindings, 'byDocker'>
   readonly identity: Identity
   readonly starts: Starts
 }
@@ -52,6 +54,7 @@ export const openWorkloads = ({
   departures,
   holdings,
   onNetworks,
+  bindings,
   identity,
   starts,
 }: WorkloadsParts): Workloads => {
@@ -119,6 +122,38 @@ export const openWorkloads = ({
     })
   }
 
+  /**
+   * But for what a container has that is being started: until its start is over the list shows it as it was before, and
+   * the full look does not answer.
+   */
+  const release = async (lost: Map<EndpointId, NetworkId>, containers: readonly ListedContainer[]): Promise<void> => {
+    const shown = new Map<string, NetworkId>() // by what the list calls them
+    for (const { Id, Name } of await engine.networks()) {
+      const network = bindings.byDocker(Id)?.network
+      if (network !== undefined) shown.set(Id, network).set(Name, network)
+    }
+    const look = async ({ Id, NetworkSettings }: ListedContainer): Promise<void> => {
+      const names = Object.entries(NetworkSettings?.Networks ?? {}).flatMap(([name, { NetworkID }]) => [
+        name,
+        NetworkID,
+      ])
+      const its = new Set(names.map(name => shown.get(name)))
+      const inDoubt = [...lost].filter(([, network]) => its.has(network)).map(([endpoint]) => endpoint)
+      if (inDoubt.length === 0) return
+      try {
+        const { NetworkSettings } = await engine.container(Id)
+        for (const { EndpointID } of Object.values(NetworkSettings.Networks ?? {})) lost.delete(EndpointID)
+      } catch (error) {
+        if (isSilent(error)) for (const endpoint of inDoubt) lost.delete(endpoint)
+      }
+    }
+    await Promise.all(containers.filter(({ State }) => State !== 'running').map(look))
+    for (const [endpoint, network] of lost) {
+      log.warn({ endpoint: endpoint.slice(0, 12), network }, 'endpoint is unknown to the engine: released')
+      await departures.add(network, endpoint)
+    }
+  }
+
   const compare = async (): Promise<void> => {
     const listed = new Map<EndpointId, ListedContainer>()
     const containers = await engine.containers()
@@ -126,22 +161,23 @@ export const openWorkloads = ({
     for (const container of containers)
       for (const { EndpointID } of Object.values(container.NetworkSettings?.Networks ?? {}))
         if (EndpointID) listed.set(EndpointID, container)
+    const lost = new Map<EndpointId, NetworkId>()
     for (const [endpoint, network] of holdings.endpoints()) {
       const container = listed.get(endpoint)
       if (container !== undefined) {
         missing.clear(endpoint)
         const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
         // labels and aliases stay as they are while the endpoint lives
-        const named = record?.workload !== undefined && container.Names.includes(`/${record.workload.name}`)
+        const named = record?.workload !== undefined && container.Names?.includes(`/${record.workload.name}`)
         const stands = record?.withheld === listedState(container) || told.has(container.Id)
         if (!named || !stands) catchUp(container.Id) // events are lost while nobody listens, or the store takes nothing
         continue
       }
       if (!missing.held(endpoint, graceMs)) continue
-      missing.clear(endpoint)
-      log.warn({ endpoint: endpoint.slice(0, 12), network }, 'endpoint is unknown to the engine: released')
-      await departures.add(network, endpoint)
+      missing.clear(endpoint) // its time begins anew if it stays
+      lost.set(endpoint, network)
     }
+    if (lost.size > 0) void queue.run('release', () => persist('release', () => release(lost, containers)))
   }
   const audit = (): Promise<void> => queue.run('audit', () => persist('audit', compare))
 

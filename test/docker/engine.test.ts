@@ -5,12 +5,13 @@ import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { type CreateNetworkBody, keepsQueries, openEngine } from '../../src/docker/engine.ts'
+import { type CreateNetworkBody, isSilent, keepsQueries, openEngine } from '../../src/docker/engine.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'weft-engine-'))
 const path = join(dir, 'docker.sock')
 let answer = { status: 200, message: '' }
 const server = createServer((_, response) => {
+  if (answer.status === 0) return void response.destroy()
   response.writeHead(answer.status).end(JSON.stringify({ message: answer.message }))
 })
 await new Promise<void>(resolve => server.listen(path, resolve))
@@ -38,6 +39,18 @@ t.test('only an engine that fails is unavailable; what it refuses is the callerâ
   await t.rejects(engine.removeNetwork('x'), { code: 'IN_USE' })
   answer = { status: 404, message: 'network x not found' }
   await engine.removeNetwork('x')
+})
+
+t.test('an engine that says that it cannot is not silent', async t => {
+  const engine = openEngine(path)
+  for (const [status, silent] of [
+    [500, false],
+    [404, false],
+    [0, true],
+  ] as const) {
+    answer = { status, message: 'no' }
+    t.equal(isSilent(await engine.container('x').catch(error => error)), silent, `${status}`)
+  }
 })
 
 t.test('an error of our own driver comes back as what it was', async t => {

@@ -18,9 +18,9 @@ const inTime = async (test: () => boolean, ms = 3000): Promise<boolean> => {
   return true
 }
 
-/** Each container has one endpoint, of its own name; the clock runs ten times as fast. */
-const open = (t: Test) => {
-  const clock = fastClock(10)
+/** Each container has one endpoint, of its own name. */
+const open = (t: Test, speed = 10) => {
+  const clock = fastClock(speed)
   const names = new Map<string, string>()
   const states = new Map<string, { status: string; listed: boolean }>()
   const locked = new Set<string>()
@@ -210,4 +210,23 @@ t.test('what changed while weftd was down is found at its start', async t => {
   names.set('web', 'site')
   start()
   t.ok(await inTime(() => nameOf('web') === 'site', 400))
+})
+
+t.test('what a starting container has stays; what nobody has goes, also beside one that is broken', async t => {
+  const { start, make, locked, broken, leak, released, tell, nameOf, streams } = open(t, 40)
+  make('slow', 'Created')
+  locked.add('slow')
+  make('bad', 'Created', { endpoint: false })
+  broken.add('bad')
+  leak('stray')
+  start()
+  await inTime(() => streams.size > 0)
+  tell('connect', 'slow', 'network')
+  await new Promise(resolve => setTimeout(resolve, 4000))
+  t.same(released, [], 'in doubt all of its network')
+  locked.clear()
+  tell('start', 'slow')
+  t.ok(await inTime(() => nameOf('slow') === 'slow', 500), 'known when it has started')
+  t.ok(await inTime(() => released.length > 0, 4000))
+  t.same(released, ['stray'], 'also where the list does not show the start yet')
 })
