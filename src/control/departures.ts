@@ -8,6 +8,7 @@ import { isPairs, readState, writeDurably } from '../base/file.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { keyedQueue } from '../base/queue.ts'
+import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 
 type Erase = (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>
@@ -21,8 +22,10 @@ export interface Departures extends Closeable {
   readonly size: number
   /** Erases it now, before others: somebody waits for what it had. Resolves when it is no longer noted. */
   hasten(endpoint: EndpointId, signal: AbortSignal): Promise<void>
-  /** From now on erases, in order, until closed. */
-  start(erase: Erase): void
+  /** Somebody wants what it has: true and noted, if nobody lives with it although Docker never said so. */
+  reconsider(endpoint: Endpoint): Promise<boolean>
+  /** From now on erases, in order, until closed. `isDeserted` is for `reconsider`. */
+  start(erase: Erase, isDeserted?: (endpoint: Endpoint) => boolean): void
   close(): Promise<void>
 }
 
@@ -50,6 +53,7 @@ export const openDepartures = async (
   const save = (): Promise<void> => queue.run('file', () => writeDurably(path, JSON.stringify([...pending])))
 
   let erase: Erase | undefined
+  let isDeserted = (_: Endpoint): boolean => false
   const erasing = new Map<EndpointId, Promise<void>>()
   const eraseOne = (endpoint: EndpointId, network: NetworkId): Promise<void> => {
     const known = erasing.get(endpoint)
@@ -106,8 +110,15 @@ export const openDepartures = async (
       await eraseOne(endpoint, network)
       await save()
     },
-    start(how) {
+    async reconsider(endpoint) {
+      if (!isDeserted(endpoint)) return false
+      log.warn({ endpoint: endpoint.id.slice(0, 12) }, 'endpoint of no container is in the way: released')
+      await addAll([[endpoint.id, endpoint.network]])
+      return true
+    },
+    start(how, judge = isDeserted) {
       erase = how
+      isDeserted = judge
       working = work()
     },
     async close() {

@@ -77,9 +77,14 @@ export interface Endpoints {
   drain(network: NetworkId, endpoint: EndpointId, drained: boolean, signal: AbortSignal): Promise<void>
   /** Journalled; done when the store is there. Unknown ones: nothing happens. */
   delete(docker: string, endpoint: EndpointId): Promise<void>
+  /** Was it made here, by this weftd, within half a minute? */
+  isYoung(endpoint: EndpointId): boolean
   /** Removes record and claims; for the journal and for the sweeper of dead endpoints. */
   erase(network: NetworkId, endpoint: EndpointId, signal: AbortSignal): Promise<void>
 }
+
+/** Docker, which got no answer to its next call, has given up by then. */
+const youngMs = 30_000
 
 export const openEndpoints = (
   context: Context,
@@ -299,6 +304,12 @@ export const openEndpoints = (
       )
   }
 
+  const births = new Set<EndpointId>()
+  const noteBirth = (endpoint: EndpointId): void => {
+    births.add(endpoint)
+    clock.after(youngMs, () => births.delete(endpoint))
+  }
+
   return {
     create: (request, signal) =>
       attempt(context, signal, async () => {
@@ -337,8 +348,10 @@ export const openEndpoints = (
         )
         for (const address of request.addresses) addresses.settled(network.id, address)
         await mirror.reached(revision, signal)
+        noteBirth(request.endpoint)
         return record
       }),
+    isYoung: endpoint => births.has(endpoint),
     async get(docker, endpoint, signal) {
       const network = networkOf(docker)
       const known = await fetch(network.id, endpoint, signal)

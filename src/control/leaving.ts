@@ -20,12 +20,12 @@ export const isPast = ({ mirror, node, boot }: Context, network: NetworkId, clai
 }
 
 /**
- * Has the endpoint erased now if it has left, and throws CONFLICT: look again. Of a past boot it has left once this node
- * has joined. Nothing happens if it is here, or another host's.
+ * Has the endpoint erased now if it has left, or nobody lives with it, and throws CONFLICT: look again. Of a past boot it
+ * has left once this node has joined. Nothing happens if it is here, or another host's.
  */
 export const untilErased = async (
   context: Context,
-  departures: Pick<Departures, 'has' | 'hasten'>,
+  departures: Pick<Departures, 'has' | 'hasten' | 'reconsider'>,
   network: NetworkId,
   claim: BoundClaim,
   signal: AbortSignal,
@@ -37,7 +37,10 @@ export const untilErased = async (
   while (!departures.has(endpoint)) {
     const known = mirror.snapshot.endpoints(network).get(endpoint)?.record
     if (!known) break // erased meanwhile, or so new that the mirror will show it in a moment
-    if (known.boot === boot) return
+    if (known.boot === boot) {
+      if (await departures.reconsider(known)) break
+      return
+    }
     await sleep(clock, 10, signal).catch(cause => {
       throw new WeftError('CONFLICT', `${title} of before the boot is not erased yet: start the container again`, {
         cause,

@@ -31,6 +31,7 @@ import { openForward } from '../dns/forward.ts'
 import { openResolver } from '../dns/resolver.ts'
 import { type DnsServer, type NamespaceSockets, openDnsServer, type Place } from '../dns/server.ts'
 import { openBridges } from '../docker/bridges.ts'
+import { openDeserted } from '../docker/deserted.ts'
 import { keepsQueries, openEngine } from '../docker/engine.ts'
 import { openIdentity } from '../docker/identity.ts'
 import { ipamDriver } from '../docker/ipam-driver.ts'
@@ -63,7 +64,15 @@ import { resolversOf } from '../overlay/switch-plan.ts'
 import type { Host } from '../plan/host.ts'
 import { linkMeets, linkProblems, slots } from '../plan/links.ts'
 import { nodeMac } from '../plan/macs.ts'
-import { containerEnd, gatewayLink, gatewayNs, resolverLink, resolverPort } from '../plan/names.ts'
+import {
+  containerEnd,
+  containerPort,
+  gatewayLink,
+  gatewayNs,
+  resolverLink,
+  resolverPort,
+  switchNs,
+} from '../plan/names.ts'
 import { unitsOfEndpoint } from '../plan/unit.ts'
 import { openReconciler } from '../reconcile/reconciler.ts'
 import { keys } from '../store/keys.ts'
@@ -368,7 +377,16 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     await Promise.race([joined, late.promise.then(() => knownHere(joined))])
     floating.start()
     await buryThePast()
-    joined.then(() => departures.start(endpoints.erase)).catch(() => {}) // containers that start ask for what they had
+    const isDeserted = openDeserted({
+      hasPort({ id, network }) {
+        const vni = mirror.snapshot.networks.get(network)?.record.vni
+        if (vni === undefined || reconciler.status().passes === 0) return true // not looked at yet
+        return reconciler.has(`link ${switchNs(vni)} ${containerPort(id)}`)
+      },
+      stopped: starts.stopped,
+      isYoung: endpoints.isYoung,
+    })
+    joined.then(() => departures.start(endpoints.erase, isDeserted)).catch(() => {}) // containers that start ask for what they had
     peers.look('all')
     await Promise.all([holdPorts(), peers.settled()]) // who is dead stays out of the first plan
     stop.signal.throwIfAborted()

@@ -15,6 +15,8 @@ export interface Starts {
   /** Runs: no call is about it any more. */
   running(container: string): void
   destroyed(container: string): void
+  /** Is it known not to run? */
+  stopped(container: string): boolean
   /** Everything there is, after the event stream began or broke off. What does not answer is left for the next time. */
   load(containers: readonly ListedContainer[]): Promise<void>
   /**
@@ -93,6 +95,7 @@ export const openStarts = (engine: Engine, identity: Identity, clock: Clock): St
     },
     running: id => void known.delete(id),
     destroyed: id => void known.delete(id),
+    stopped: id => known.has(id),
     async load(containers) {
       const stopped = new Map(containers.filter(({ State }) => State !== 'running').map(one => [one.Id, one]))
       for (const id of known.keys()) if (!stopped.has(id)) known.delete(id)

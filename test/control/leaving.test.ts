@@ -69,6 +69,21 @@ t.test('forty restarted at once, however slow the erasing', async t => {
   t.equal([...mirror.snapshot.endpoints(network).keys()].filter(id => id.startsWith('third')).length, 40)
 })
 
+t.test("an endpoint that Docker never deleted, and nobody lives with, is in nobody's way", async t => {
+  const { start, departures, endpoints, mirror, network } = await open(t)
+  const deserted = new Set<string>()
+  departures.start(endpoints.erase, ({ id }) => deserted.has(id))
+  await start('killed', ['10.230.0.9', 'fd30::9'], userMac)
+  t.ok(endpoints.isYoung('killed'))
+  t.notOk(endpoints.isYoung('of another life'))
+  await t.rejects(start('again', ['10.230.0.9', 'fd30::9'], userMac), { code: 'TAKEN' })
+  deserted.add('killed')
+  t.match(await start('again', ['10.230.0.9', 'fd30::9'], userMac), { mac: userMac })
+  t.same([...mirror.snapshot.endpoints(network).keys()], ['again'])
+  deserted.add('again')
+  t.match(await start('third', ['10.230.0.10', 'fd30::10'], userMac), { mac: userMac }, 'its MAC alone')
+})
+
 t.test('who lives keeps what it has', async t => {
   const { start, erase } = await open(t)
   erase()

@@ -123,6 +123,27 @@ t.test('run and rm on one host, connect and disconnect on the other', async t =>
   await Promise.all([runs(), connects()])
 })
 
+t.test('with an address and a MAC of its choice it starts again at once, and is restarted', async t => {
+  await lab.docker('h1', ...create, '--subnet', '10.61.0.0/24', 'fixed')
+  const strikes = every(['CreateEndpoint', 'Join'])
+  const stops = every(['Leave', 'DeleteEndpoint'])
+  for (const [i, [when, method]] of strikes.entries()) {
+    const name = `f${i}`
+    const mine = ['--network', 'fixed', '--ip', '10.61.0.20', '--mac-address', '02:42:00:00:00:20', '--name', name]
+    const comes = () => lab.until(async () => (await lab.tryDocker('h1', 'start', name)).code === 0, 10_000)
+    await strike(t, 'h1', when, method, ['run', '-d', ...mine, 'busybox', ...idle], [])
+    t.ok(await comes(), `${when} ${method}`)
+    const [stopped, by] = stops[i]!
+    await strike(t, 'h1', stopped, by, ['restart', '-t', '0', name], [])
+    t.ok(await comes(), `restart, ${stopped} ${by}`)
+    t.equal(
+      await lab.docker('h1', 'inspect', '-f', '{{.NetworkSettings.Networks.fixed.IPAddress}}', name),
+      '10.61.0.20',
+    )
+    await lab.docker('h1', 'rm', '-f', name)
+  }
+})
+
 t.test('dockerd killed between an address and its endpoint: the address is free again', async t => {
   const reserved = async (): Promise<number> => {
     const values = await lab.exec('store', 'etcdctl', 'get', '--prefix', '/weft/v1/addresses/', '--print-value-only')
@@ -153,7 +174,7 @@ t.test('nothing is left behind', async t => {
   await lab.docker('h1', 'rm', '-f', 'last')
   await lab.docker('h2', 'rm', '-f', 'stays')
   await lab.until(async () => !(await heldKeys(lab)).some(key => key.includes('/endpoints/')), 120_000)
-  await lab.docker('h1', 'network', 'rm', 'app', 'side', ...others)
+  await lab.docker('h1', 'network', 'rm', 'app', 'side', 'fixed', ...others)
   const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b)
   // the kernel follows the store
   const same = async (): Promise<boolean> =>
