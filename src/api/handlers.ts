@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each call of the API does: reads from the mirror, verbs of control, and the one thing that needs Docker's API,
 // given as a function.
-import { WeftError } from '../base/errors.ts'
+import { describe, WeftError } from '../base/errors.ts'
 import type { Bindings } from '../control/bindings.ts'
 import type { Networks } from '../control/networks.ts'
 import type { Nodes } from '../control/nodes.ts'
@@ -149,7 +149,8 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
       }
     },
     async getVersion() {
-      return { version: parts.version, nodeVersion: process.version, store: await parts.storeVersion() }
+      const store = await parts.storeVersion().catch(error => `unknown: ${describe(error)}`)
+      return { version: parts.version, nodeVersion: process.version, store }
     },
     async listNetworks() {
       const all = [...snapshot.networks.values()].map(({ record }) => show(record))

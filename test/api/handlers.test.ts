@@ -74,6 +74,14 @@ t.test('filters of iptables-legacy are a problem, with the remedy', async t => {
   ])
 })
 
+t.test('versions are told while the store is away', async t => {
+  const storeVersion = async () => {
+    throw new Error('etcd does not answer')
+  }
+  const { getVersion } = await handlers({ storeVersion })
+  t.match(await getVersion({}, signal), { nodeVersion: process.version, store: 'unknown: etcd does not answer' })
+})
+
 t.test('a VTEP that is lost is a problem', async t => {
   const { getStatus } = await handlers({ underlayProblem: () => 'device eth0 has no longer 192.0.2.1' })
   t.same((await getStatus({}, signal)).problems, ['underlay: device eth0 has no longer 192.0.2.1'])

@@ -102,7 +102,8 @@ t.test('a host reboots and keeps its disk', async t => {
 })
 
 t.test('down leaves nothing, containers included', async t => {
-  await lab.run('docker', 'h1', 'run', '-d', 'busybox', 'sleep', '1000')
+  await lab.run('docker', 'h1', 'run', '-d', '--name', 'frozen', 'busybox', 'sleep', '1000')
+  t.equal((await lab.run('docker', 'h1', 'pause', 'frozen')).code, 0)
   const namespaces = await lab.pidNamespaces()
   t.not(lab.leftovers(namespaces).length, 0, 'there is something to look for')
   const down = await lab.run('down')
