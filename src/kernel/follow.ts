@@ -182,16 +182,12 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   if ((!before || renamed) && !oursByName(ns, link.name)) parts.onDevice(link.name)
   // routes went without a word; at a container's port there are none
   if (before?.up && !whole.up && whole.group !== portGroup && oursByName(ns, whole.name)) parts.onLost()
+  // what is on it has gone with its name
+  if (renamed && oursByName(ns, before.name)) parts.onLost()
   // half of a pair that is just being made: the other half's namespace has not told yet
   const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
   const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
-  const old = renamed && oursByName(ns, before.name) ? gone(`link ${ns} ${before.name}`) : []
-  return [
-    ...old,
-    ...seen(object),
-    ...parts.pairsOf(ns, whole).flatMap(seen),
-    ...(link.port ? seen(portObject(ns, whole)) : []),
-  ]
+  return [...seen(object), ...parts.pairsOf(ns, whole).flatMap(seen), ...(link.port ? seen(portObject(ns, whole)) : [])]
 }
 
 /** Of the settings these tell of their changes; the others are looked at with the rest of their namespace. */

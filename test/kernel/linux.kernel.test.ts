@@ -277,7 +277,7 @@ else {
     [
       'the link to the host, renamed',
       'ip link set weft0 name foo 2>/dev/null || { ip link set weft0 down && ip link set weft0 name foo; }',
-      `${isUp('', 'weft0')} >/dev/null && ${inM} ip route show default | grep up0`,
+      `ip -6 address show dev weft0 2>/dev/null | grep -q fd69 && ${isUp('', 'weft0')} >/dev/null && ${inM} ip route show default | grep up0`,
     ],
     [
       'the link to the host, in another namespace',
