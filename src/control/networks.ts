@@ -339,7 +339,6 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
       const entry = await store.get(keys.pool(pool), { signal })
       const claim = entry && decode('poolClaim', entry.key, entry.value)
       if (!claim?.settled || claim.node !== node || claim.joined !== undefined) return
-      if (bindings.byNetwork(claim.network)) return // the pool was given to two at one moment, and this one has been made
       // what was asked for by name, others may have joined
       await remove(claim.network, signal, ({ name, wanted }) => name === undefined && wanted === undefined)
     },

@@ -45,12 +45,12 @@ export interface PoolGrant {
 export interface Pools {
   request(request: PoolRequest, signal: AbortSignal): Promise<PoolGrant>
   /**
-   * Frees a claim that no CreateNetwork settled, or of a joined network; of any other that is there, or that was given
-   * to several who asked at one moment and not by all of them back: nothing happens.
+   * Frees a claim that no CreateNetwork settled, or of a joined network; of any other that is there nothing happens.
+   * False, and nothing happens: it was given to several who asked at one moment, and not all have given it back.
    */
-  release(prefix: string, signal: AbortSignal): Promise<void>
+  release(prefix: string, signal: AbortSignal): Promise<boolean>
   /** The same, whoever else it was given to. */
-  abandon(prefix: string, signal: AbortSignal): Promise<void>
+  abandon(prefix: string, signal: AbortSignal): Promise<boolean>
   /** Was a pool of it asked for by its name (the IPAM option weft.network) of late? CreateNetwork does not tell. */
   invited(network: NetworkId): boolean
   /** Who holds this prefix; NOT_FOUND if nobody does. */
@@ -271,7 +271,18 @@ export const openPools = (context: Context): Pools => {
     )
   }
 
-  const release = async (prefix: string, signal: AbortSignal): Promise<void> => {
+  const release = async (prefix: string, signal: AbortSignal): Promise<boolean> => {
+    const others = shared.get(prefix) ?? 0
+    if (others > 0) {
+      shared.set(prefix, others - 1)
+      return false
+    }
+    shared.delete(prefix)
+    await free(prefix, signal)
+    return true
+  }
+
+  const free = async (prefix: string, signal: AbortSignal): Promise<void> => {
     const network = mirror.snapshot.pools.get(prefix)?.record.network
     if (network !== undefined) givenBack.set(network, context.clock.monotonic())
     for (const map of [givenBack, invitations])
@@ -280,9 +291,6 @@ export const openPools = (context: Context): Pools => {
     if (!entry) return
     const [, { record }] = claimOf(entry)
     if (record.node !== node || (record.settled && record.joined === undefined)) return
-    const others = record.settled ? 0 : (shared.get(prefix) ?? 0)
-    if (others > 0) return void shared.set(prefix, others - 1)
-    shared.delete(prefix)
     const named = record.wanted === undefined ? undefined : await store.get(keys.networkName(record.wanted), { signal })
     const ours = named && decode('nameClaim', named.key, named.value).network === record.network
     await store

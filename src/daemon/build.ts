@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which implementation stands behind each contract, and in which order they start. The plugin socket opens before the
 // store is reached, so that dockerd never waits for us longer than a handler's deadline.
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
@@ -378,10 +378,11 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     floating.start()
     await buryThePast()
     const isDeserted = openDeserted({
-      hasPort({ id, network }) {
+      port({ id, network }) {
         const vni = mirror.snapshot.networks.get(network)?.record.vni
-        if (vni === undefined || reconciler.status().passes === 0) return true // not looked at yet
-        return reconciler.has(`link ${switchNs(vni)} ${containerPort(id)}`)
+        if (vni === undefined || reconciler.status().passes === 0) return 'in use' // not looked at yet
+        if (!reconciler.has(`link ${switchNs(vni)} ${containerPort(id)}`)) return 'absent'
+        return existsSync(`/proc/sys/net/ipv4/conf/${containerEnd(id)}`) ? 'waiting' : 'in use'
       },
       stopped: starts.stopped,
       isYoung: endpoints.isYoung,

@@ -5,15 +5,18 @@ import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId } from '../model/ids.ts'
 
 export interface DesertedParts {
-  /** Is its port in the kernel? A container that runs has it, and one that starts from Join on. */
-  readonly hasPort: (endpoint: Endpoint) => boolean
+  /** 'waiting': its end is in the host, before Docker takes it into the container and after Leave. */
+  readonly port: (endpoint: Endpoint) => 'absent' | 'waiting' | 'in use'
   /** Does Docker say that this container does not run? */
   readonly stopped: (container: string) => boolean
   /** Was it made a moment ago, so that Join is perhaps on its way? */
   readonly isYoung: (endpoint: EndpointId) => boolean
 }
 
+/** Who is behind an endpoint Docker tells when the container runs, not while it starts. */
 export const openDeserted =
-  ({ hasPort, stopped, isYoung }: DesertedParts) =>
+  ({ port, stopped, isYoung }: DesertedParts) =>
   (endpoint: Endpoint): boolean =>
-    !hasPort(endpoint) && (endpoint.workload ? stopped(endpoint.workload.container) : !isYoung(endpoint.id))
+    endpoint.workload
+      ? port(endpoint) !== 'in use' && stopped(endpoint.workload.container)
+      : port(endpoint) === 'absent' && !isYoung(endpoint.id)

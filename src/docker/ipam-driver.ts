@@ -59,7 +59,10 @@ export const ipamDriver = ({
 
   'IpamDriver.ReleasePool': async (body, signal) => {
     const { PoolID } = decodeRequest('ReleasePool', requests.releasePool, body)
-    await forAMoment(pools.release(PoolID, signal).then(() => forsake(PoolID, signal)))
+    const free = async (): Promise<void> => {
+      if (await pools.release(PoolID, signal)) await forsake(PoolID, signal)
+    }
+    await forAMoment(free())
     return {}
   },
 
