@@ -378,12 +378,14 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     floating.start()
     await buryThePast()
     const isDeserted = openDeserted({
-      port({ id, network }) {
+      inUse({ id, network }) {
         const vni = mirror.snapshot.networks.get(network)?.record.vni
-        if (vni === undefined || reconciler.status().passes === 0) return 'in use' // not looked at yet
-        if (!reconciler.has(`link ${switchNs(vni)} ${containerPort(id)}`)) return 'absent'
-        return existsSync(`/proc/sys/net/ipv4/conf/${containerEnd(id)}`) ? 'waiting' : 'in use'
+        if (vni === undefined || reconciler.status().passes === 0) return true // not looked at yet
+        // its other end is in the host until Docker takes it, and again after Leave
+        const here = existsSync(`/proc/sys/net/ipv4/conf/${containerEnd(id)}`)
+        return !here && reconciler.has(`link ${switchNs(vni)} ${containerPort(id)}`)
       },
+      joined: id => sandboxes.beside(id).length > 0,
       stopped: starts.stopped,
       isYoung: endpoints.isYoung,
     })

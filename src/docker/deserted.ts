@@ -5,18 +5,21 @@ import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId } from '../model/ids.ts'
 
 export interface DesertedParts {
-  /** 'waiting': its end is in the host, before Docker takes it into the container and after Leave. */
-  readonly port: (endpoint: Endpoint) => 'absent' | 'waiting' | 'in use'
-  /** Does Docker say that this container does not run? */
-  readonly stopped: (container: string) => boolean
+  /** Is its port in a container, as far as it has been looked at? */
+  readonly inUse: (endpoint: Endpoint) => boolean
+  /** Between Join and Leave. */
+  readonly joined: (endpoint: EndpointId) => boolean
   /** Was it made a moment ago, so that Join is perhaps on its way? */
   readonly isYoung: (endpoint: EndpointId) => boolean
+  /** Does Docker say that this container does not run? */
+  readonly stopped: (container: string) => boolean
 }
 
-/** Who is behind an endpoint Docker tells when the container runs, not while it starts. */
+/** Who is behind one that has joined, Docker tells when the container runs: a start may take minutes until then. */
 export const openDeserted =
-  ({ port, stopped, isYoung }: DesertedParts) =>
-  (endpoint: Endpoint): boolean =>
-    endpoint.workload
-      ? port(endpoint) !== 'in use' && stopped(endpoint.workload.container)
-      : port(endpoint) === 'absent' && !isYoung(endpoint.id)
+  ({ inUse, joined, isYoung, stopped }: DesertedParts) =>
+  (endpoint: Endpoint): boolean => {
+    if (inUse(endpoint)) return false
+    if (!joined(endpoint.id)) return !isYoung(endpoint.id)
+    return endpoint.workload !== undefined && stopped(endpoint.workload.container)
+  }
