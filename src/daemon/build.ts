@@ -56,7 +56,7 @@ import { engines } from '../mesh/engines.ts'
 import { openFlows } from '../mesh/flows.ts'
 import { openPortHolder } from '../mesh/holder.ts'
 import { portsHere } from '../mesh/plan.ts'
-import { linkLocalOf, single } from '../model/address.ts'
+import { type Family, linkLocalOf, single } from '../model/address.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import { netnsInode, netnsSocket } from '../netlink/netns.ts'
@@ -126,14 +126,12 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const readAgain = (): Promise<HostFacts> =>
     readHostFacts({ chosen: facts.underlay, listening: listening(identity.before), bridges: bridges.names })
   facts = { ...facts, acceptsRa: await acceptingRa(listening(identity.before)) }
-  const forwarding = openForwarding({
-    ...{ dataDir: config.dataDir, identity, dev: facts.underlay.dev, log },
-    changed: (family, on) => {
-      if (family === 4) facts = { ...facts, forwards4: on }
-      reconciler.hostChanged()
-    },
-  })
-
+  const onForwarding = (family: Family, on: boolean): void => {
+    if (family === 4) facts = { ...facts, forwards4: on }
+    reconciler.hostChanged()
+  }
+  const switching = { dataDir: config.dataDir, identity, dev: facts.underlay.dev, changed: onForwarding, log }
+  const forwarding = parts.add('forwarding', openForwarding(switching))
   const metrics = await startMetrics(config.metrics, log, parts)
   const store = parts.add('store', await openStore(config, log, clock, metrics))
   const mirror = parts.add('mirror', openMirror(store, log, config.node))

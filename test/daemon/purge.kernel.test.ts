@@ -137,6 +137,7 @@ else {
     t.ok(await on('net.ipv4.conf.eth0.forwarding'))
     t.same(guarded(), ['ipv4', 'ipv6'])
     await watch.close()
+    await forwarding.close()
     await close()
     t.equal((await live()).closed6, true, 'and known at the next start')
     await purge(dir)
