@@ -151,7 +151,7 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
 const newMac = ({ mac }: { mac?: string }, old: { mac?: string }): { mac?: string } =>
   mac === undefined || mac === old.mac ? {} : { mac }
 
-const bridgeOptions = { kind: 'bridge', ageingTime: 0, multicastSnooping: false, stp: false } as const
+const bridgeOptions = { kind: 'bridge', ageingTime: 0, multicastSnooping: false } as const
 
 const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
   const { ns, name, mtu } = object

@@ -29,8 +29,8 @@ const down = ({ up }: Link): { down?: true } => (up ? {} : { down: true })
 
 const otherwise = (words: string): { otherwise?: string } => (words === '' ? {} : { otherwise: words })
 const bridgeWords = ({ bridge }: Link): string =>
-  bridge && (bridge.ageingTime !== 0 || bridge.multicastSnooping || bridge.stp)
-    ? ` ageing_time ${bridge.ageingTime} mcast_snooping ${Number(bridge.multicastSnooping)} stp_state ${Number(bridge.stp)}`
+  bridge && (bridge.ageingTime !== 0 || bridge.multicastSnooping)
+    ? ` ageing_time ${bridge.ageingTime} mcast_snooping ${Number(bridge.multicastSnooping)}`
     : ''
 const portWords = ({ guard, isolated, locked }: BridgePort): string =>
   `${guard ? ' guard on' : ''}${isolated ? ' isolated on' : ''}${locked ? ' locked on' : ''}`

@@ -359,7 +359,7 @@ const body = (o: KernelObject): string => {
     case 'netns':
       return 'netns'
     case 'bridge':
-      return `${link(o)} type bridge${o.otherwise ?? ' ageing_time 0 mcast_snooping 0 stp_state 0'}`
+      return `${link(o)} type bridge${o.otherwise ?? ' ageing_time 0 mcast_snooping 0'}`
     case 'vxlan':
       return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} ${o.learning ? 'learning' : 'nolearning'} gbp`
     case 'veth':

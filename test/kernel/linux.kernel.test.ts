@@ -263,11 +263,6 @@ else {
       `${inN} ip -d link show br0 | grep 'ageing_time 0 '`,
     ],
     [
-      'a bridge that waits for others',
-      `${inN} ip link set br0 type bridge stp_state 1`,
-      `${inN} ip -d link show br0 | grep -q 'stp_state 0 ' && ${inN} bridge link show dev vx0 | grep 'state forwarding'`,
-    ],
-    [
       'tables that sleep',
       `nft add table inet weft '{ flags dormant; }' && ${inN} nft add table netdev weft '{ flags dormant; }'`,
       `${inN} nft list tables | grep -q netdev && ! { nft list ruleset; ${inN} nft list ruleset; } | grep -q dormant && echo awake`,
