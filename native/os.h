@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 #include <functional>
 #include <utility>
@@ -44,7 +45,10 @@ class Fd {
   int fd_;
 };
 
-/** Start once, Join once. All signals are blocked inside, so that none of our calls is interrupted by Node's. */
+/**
+ * Start once, Join once. All signals are blocked inside, so that none of our calls is interrupted by Node's. Its name
+ * (`top -H`, /proc/PID/task/TID/comm) tells it from Node's own threads, which come and go.
+ */
 class Thread {
  public:
   /** Returns an errno, 0 when the thread runs. */
@@ -68,6 +72,7 @@ class Thread {
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    prctl(PR_SET_NAME, "weft-native");
     static_cast<Thread*>(self)->body_();
     return nullptr;
   }

@@ -25,6 +25,7 @@ import { guardStore } from '../../src/store/guard.ts'
 import { keys, splitKey } from '../../src/store/keys.ts'
 import { isAway, openMirror } from '../../src/store/mirror.ts'
 import type { Store } from '../../src/store/store.ts'
+import { until } from '../until.ts'
 import { cutOff } from './cut-off.ts'
 
 /** A minute is a second: also on the wall, which claims are dated by. */
@@ -37,13 +38,6 @@ const quick: Clock = {
 }
 const limit = () => AbortSignal.timeout(15_000)
 const plain = (text: string): string => text.replace(/\/.*/, '')
-const until = async (test: () => Promise<boolean> | boolean, ms = 20_000): Promise<boolean> => {
-  for (const end = Date.now() + ms; ; ) {
-    if (await test()) return true
-    if (Date.now() > end) return false
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-}
 /** Numbers from 0 to 1 that are the same at every run (mulberry32). */
 const seeded = (seed: number) => (): number => {
   seed = (seed + 0x6d2b79f5) | 0

@@ -25,10 +25,6 @@ import type { Store } from '../../src/store/store.ts'
 import { fastClock } from '../store/clock.ts'
 
 export const limit = () => AbortSignal.timeout(20_000)
-export const until = async (is: () => boolean): Promise<boolean> => {
-  for (let i = 0; i < 1000 && !is(); i++) await new Promise(resolve => setTimeout(resolve, 5))
-  return is()
-}
 
 export const pause = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
 

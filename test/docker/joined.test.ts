@@ -7,7 +7,8 @@ import { contains, parseAddress, parsePrefix } from '../../src/model/address.ts'
 import { encode } from '../../src/store/codec.ts'
 import { keys } from '../../src/store/keys.ts'
 import { manualClock } from '../store/clock.ts'
-import { type Host, limit, openCluster, pause, until } from './cluster.ts'
+import { until } from '../until.ts'
+import { type Host, limit, openCluster, pause } from './cluster.ts'
 
 /** Made on both, and named on both sides of the race: the first of the answer has the name, the second is joined. */
 const race = async (t: Test, hosts: readonly [Host, Host], ...wishes: Parameters<Host['create']>[1][]) => {

@@ -4,7 +4,8 @@
 import t from 'tap'
 import { encode } from '../../src/store/codec.ts'
 import { keys } from '../../src/store/keys.ts'
-import { limit, openCluster, until } from './cluster.ts'
+import { until } from '../until.ts'
+import { limit, openCluster } from './cluster.ts'
 
 t.test('a network that the engine takes its time to list is not taken for a deleted one', async t => {
   const a = await (await openCluster(t)).node('a')

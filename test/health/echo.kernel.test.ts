@@ -7,16 +7,10 @@ import { openEcho } from '../../src/health/echo.ts'
 import { startPeerThread } from '../../src/health/peer-thread.ts'
 import { netnsWrite } from '../../src/netlink/netns.ts'
 import { descriptors, freshNetns, threads } from '../netlink/lab.ts'
+import { until } from '../until.ts'
 
 const there = 'fe80::7e:ff:fe00:2%gw0'
 const ip = (...args: string[]): string => execFileSync('ip', args, { encoding: 'utf8' })
-const until = async (what: () => boolean | Promise<boolean>): Promise<boolean> => {
-  for (let i = 0; i < 200; i++) {
-    if (await what()) return true
-    await sleep(50)
-  }
-  return false
-}
 /** Two gateways with a cable. */
 const gateways = async (t: Test, suffix: string) => {
   const [here, far] = [await freshNetns(t, `${suffix}1`), await freshNetns(t, `${suffix}2`)]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a host has from its routers stays when weft switches IPv6 forwarding on: with routers that advertise.
 import { execFileSync } from 'node:child_process'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { until } from '../until.ts'
 import { inOwnHost, openReconciled } from './reconciled.ts'
 
 if (process.env['WEFT_TEST_HOST'] === undefined) inOwnHost(t, fileURLToPath(import.meta.url))
@@ -26,11 +26,6 @@ else {
     [...sh('ip -6 route show default').matchAll(/^default .*dev (\S+) proto ra /gm)].map(match => match[1]!).sort()
   const addresses = (): string[] =>
     [...sh('ip -6 -o address show scope global dynamic').matchAll(/^\d+: (\S+)/gm)].map(match => match[1]!).sort()
-  /** Becomes true. */
-  const until = async (is: () => boolean): Promise<boolean> => {
-    for (const end = Date.now() + patienceMs; Date.now() < end && !is(); ) await sleep(50)
-    return is()
-  }
   const same = (now: readonly string[], wanted: readonly string[]): boolean => now.join() === wanted.join()
 
   /** A router advertisement (RFC 4861, 4.2) from `wire` of namespace r<n>: itself as router for so long, 2001:db8:<n>::/64. */
@@ -75,7 +70,10 @@ else {
     advertise(2, 0) // a prefix alone
     const uplinks = ['eth0', 'eth1']
     const addressed = ['eth0', 'eth1', 'eth2']
-    t.ok(await until(() => same(defaults(), uplinks) && same(addresses(), addressed)), 'what the routers say')
+    t.ok(
+      await until(() => same(defaults(), uplinks) && same(addresses(), addressed), patienceMs),
+      'what the routers say',
+    )
     const before = settings()
 
     const first = await live()
@@ -91,7 +89,10 @@ else {
     sh('ip -6 route flush proto ra; ip -6 address flush dynamic scope global')
     for (const n of [0, 1]) advertise(n, 1800)
     advertise(2, 0)
-    t.ok(await until(() => same(defaults(), uplinks) && same(addresses(), addressed)), 'the next ones count too')
+    t.ok(
+      await until(() => same(defaults(), uplinks) && same(addresses(), addressed), patienceMs),
+      'the next ones count too',
+    )
 
     sh('ip link del eth1')
     const without = await readHostFacts({ dev: 'eth0', listening: listening(first.before) })

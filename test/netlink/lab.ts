@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Namespaces for the kernel tests: made by our own code under a unique name, gone at the end of the test.
 import { execFileSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import type { Test } from 'tap'
 import { netnsCreate, netnsDelete } from '../../src/netlink/netns.ts'
 import { type Netlink, type Outcome, openNetlink } from '../../src/netlink/socket.ts'
@@ -48,4 +48,13 @@ export const ok = (t: Test, outcomes: readonly Outcome[]): void => {
 }
 
 export const descriptors = (): number => readdirSync('/proc/self/fd').length
-export const threads = (): number => readdirSync('/proc/self/task').length
+
+/** The addon's own threads: Node's come and go. */
+export const threads = (): number =>
+  readdirSync('/proc/self/task').filter(id => {
+    try {
+      return readFileSync(`/proc/self/task/${id}/comm`, 'utf8') === 'weft-native\n'
+    } catch {
+      return false // ended between the two
+    }
+  }).length

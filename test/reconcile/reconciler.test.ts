@@ -10,6 +10,7 @@ import { plan } from '../../src/reconcile/plan.ts'
 import { openReconciler, type Reconciler } from '../../src/reconcile/reconciler.ts'
 import type { ChangedKey } from '../../src/store/mirror.ts'
 import { type TestCluster, testCluster, testHost, testMirror } from '../overlay/cluster.ts'
+import { until } from '../until.ts'
 
 const setting = (kernel = openMemoryKernel()) => {
   const snapshot = testCluster()
@@ -187,10 +188,6 @@ t.test('any operation may fail, it still converges', async t => {
 t.test('what cannot be made holds up nobody else', async t => {
   const s = setting()
   populate(s.snapshot)
-  const until = async (what: () => boolean): Promise<boolean> => {
-    for (let i = 0; i < 400 && !what(); i++) await new Promise(resolve => setTimeout(resolve, 5))
-    return what()
-  }
   await s.reconciler.start()
   t.ok(s.told.includes('endpoint n1 r1') && s.told.includes('network n1'), 'the first time all are told')
   const [badMac, wellMac] = ['02:77:0a:50:00:aa', '02:77:0a:50:00:bb']
