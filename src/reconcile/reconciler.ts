@@ -3,7 +3,7 @@
 // the kernel. One pass at a time; a failure is kept, reported and tried again with backoff; nothing is forgotten.
 import { backoff } from '../base/backoff.ts'
 import type { Clock, Timer } from '../base/clock.ts'
-import { describe, type ErrorCode, WeftError } from '../base/errors.ts'
+import { describe, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
 import { type Metrics, noMetrics } from '../base/metrics.ts'
@@ -32,6 +32,7 @@ import {
   unitsOfNetwork,
 } from '../plan/unit.ts'
 import type { ChangedKey, Mirror } from '../store/mirror.ts'
+import { type Failure, failureOf } from './failure.ts'
 import { objectTable } from './object-table.ts'
 import { inOrder } from './order.ts'
 import { plan } from './plan.ts'
@@ -69,17 +70,8 @@ export interface Reconciler extends Converger, Closeable {
   close(): Promise<void>
 }
 
-interface Failure {
-  readonly error: string
-  readonly since: string
-  /** Who waits for it need not. */
-  readonly final?: WeftError
-}
-
-/** What no second try mends. */
-const finals: ReadonlySet<ErrorCode> = new Set(['NOT_SUPPORTED', 'FULL'])
-const finalOf = (error: unknown): { final?: WeftError } =>
-  error instanceof WeftError && finals.has(error.code) ? { final: error } : {}
+const isSame = (a: KernelObject | undefined, b: KernelObject | undefined): boolean =>
+  a && b ? sameObject(a, b) : a === b
 
 const auditEveryMs = 5 * 60_000
 
@@ -103,6 +95,7 @@ export const openReconciler = ({
   const failing = new Map<ObjectKey, Failure>()
   const permits = new Set<ObjectKey>() // ports that a driver call wants made
   const lost = new Set<ObjectKey>()
+  let heard: Set<ObjectKey> | undefined // of which the kernel said something while we wrote
   const repairs: Record<string, number> = {}
   const waiters = new Set<{ check: () => boolean; resolve: () => void; giveUp: () => void }>()
   const retry = backoff(50, 2000)
@@ -163,7 +156,8 @@ export const openReconciler = ({
         else observed.delete(key)
         // the rows that led to it went without a word
         if (desired?.kind === 'nexthop' && !object) for (const ns of observed.namespaces()) suspicion.sayOf(ns)
-        suspicion.say(key, !(desired && object ? sameObject(desired, object) : desired === object))
+        heard?.add(key)
+        suspicion.say(key, !isSame(desired, object))
       }
   }
 
@@ -283,6 +277,7 @@ export const openReconciler = ({
     if (started) count(todo.filter(({ object }) => !replanned.has(keyOf(object)) && !failedBefore.has(keyOf(object))))
     for (const { kind, object } of todo) log.debug({ kind, object: format(object) }, 'operation')
     const applyFrom = clock.monotonic()
+    heard = new Set()
     const results =
       todo.length === 0
         ? []
@@ -297,17 +292,20 @@ export const openReconciler = ({
       if (error) {
         failed++
         const since = failedBefore.get(key)?.since ?? new Date(clock.now()).toISOString()
-        failing.set(key, { error: describe(error), since, ...finalOf(error) })
+        failing.set(key, failureOf(error, since))
         dirtyKeys.add(key)
         // a device refuses addresses by a setting, and of most settings nobody tells
         if (operation.object.kind === 'address' && !failedBefore.has(key)) dirtyNs.add(nsOf(operation.object))
       } else {
         failing.delete(key)
-        if (operation.kind === 'remove') observed.delete(key)
-        else observed.set(key, operation.object)
+        const now = operation.kind === 'remove' ? undefined : operation.object
+        if (heard?.has(key) && !isSame(now, observed.get(key))) suspicion.doubt(key)
+        if (now) observed.set(key, now)
+        else observed.delete(key)
         if (operation.kind === 'add') permits.delete(key)
       }
     }
+    heard = undefined
     brokenOff = undefined
     passes++
     operations += results.length

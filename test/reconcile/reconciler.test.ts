@@ -4,7 +4,7 @@ import { systemClock } from '../../src/base/clock.ts'
 import { WeftError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openMemoryKernel } from '../../src/kernel/memory.ts'
-import { format, keyOf, sameObject } from '../../src/kernel/objects.ts'
+import { format, type KernelObject, keyOf, sameObject } from '../../src/kernel/objects.ts'
 import { allUnits, unitKey } from '../../src/plan/unit.ts'
 import { plan } from '../../src/reconcile/plan.ts'
 import { openReconciler, type Reconciler } from '../../src/reconcile/reconciler.ts'
@@ -127,6 +127,39 @@ t.test('drift is repaired and counted; a removed container port is lost, not mad
   s.kernel.meddle('link weft-n1048576 clocal0000000', undefined)
   await new Promise(resolve => setTimeout(resolve, 50))
   t.same(s.reconciler.status().lost, ['weft-n1048576 clocal0000000'])
+  await s.reconciler.close()
+})
+
+t.test('what somebody changes right after our write, and before we know that it is done, is repaired too', async t => {
+  const memory = openMemoryKernel()
+  let next: (() => void) | undefined
+  const s = setting({
+    ...memory,
+    async apply(operations) {
+      const results = await memory.apply(operations)
+      next?.()
+      next = undefined
+      return results
+    },
+  })
+  populate(s.snapshot)
+  await s.reconciler.start()
+  const row = 'fdb weft-n1048576 02:77:0a:50:00:02'
+  const object = memory.objects.get(row)!
+  t.equal(object.kind, 'fdb-port')
+  for (const after of [undefined, { ...object, dev: 'gw' } as KernelObject]) {
+    next = () => memory.meddle(row, after)
+    memory.meddle(row, undefined)
+    t.ok(await until(() => next === undefined))
+    t.ok(await settled(t, s))
+    await new Promise(resolve => setTimeout(resolve, 100))
+    t.ok(await settled(t, s))
+  }
+  s.snapshot.dropEndpoint('n1', 'r1')
+  next = () => memory.meddle(row, object)
+  s.tell(['endpoints', 'n1', 'r1'])
+  t.ok(await until(() => next === undefined))
+  t.ok(await settled(t, s), 'removed, and put back by somebody')
   await s.reconciler.close()
 })
 
