@@ -29,6 +29,7 @@ import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
 import { isPast, untilErased } from './leaving.ts'
 import { type Pools, recreate } from './pools.ts'
+import { goneInTime } from './removal.ts'
 import type { Reserve } from './reserve.ts'
 
 export interface Addresses {
@@ -357,7 +358,9 @@ export const openAddresses = (
     address: string | undefined,
     signal: AbortSignal,
   ): Promise<string> => {
-    if (network.state.kind === 'removing') throw new WeftError('NOT_FOUND', `network ${network.name} is being removed`)
+    // a host that has a container on it may veto yet
+    if (network.state.kind === 'removing' && (await goneInTime(context, network.id, signal)))
+      throw new WeftError('NOT_FOUND', `network ${network.name} is being removed`)
     const holds = ({ prefix }: Pool): boolean =>
       address !== undefined && contains(parsePrefix(prefix), parseAddress(address))
     const holder = among.find(holds)

@@ -12,6 +12,8 @@ export interface Binding {
   readonly docker: string
   readonly network: NetworkId
   readonly slot: number
+  /** Docker told that it removes this network. */
+  readonly deleted?: true
 }
 
 export interface Bindings {
@@ -24,6 +26,8 @@ export interface Bindings {
   bind(docker: string, network: NetworkId): Promise<Binding>
   /** From now on it is this cluster network. One that is not bound, or so already: nothing happens. */
   rebind(docker: string, network: NetworkId): Promise<void>
+  /** Docker removes it: kept, as who asked for that is not asked again. One that is not bound: nothing happens. */
+  markDeleted(docker: string): Promise<void>
   unbind(docker: string): Promise<void>
 }
 
@@ -97,6 +101,14 @@ export const openBindings = async (
       }
       changed(known.network)
       changed(network)
+    },
+    async markDeleted(docker) {
+      const known = byDocker.get(docker)
+      if (!known || known.deleted) return
+      const marked: Binding = { ...known, deleted: true }
+      byDocker.set(docker, marked)
+      if (bound.get(known.network) === known) bound.set(known.network, marked)
+      await save()
     },
     async unbind(docker) {
       const binding = byDocker.get(docker)

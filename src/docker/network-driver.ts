@@ -42,7 +42,7 @@ export interface NetworkDriverParts {
   readonly converger: Converger
   readonly sandboxes: Sandboxes
   /** Docker deleted a network of this engine (by command, or because we asked it to). */
-  readonly onDeleted: (docker: string) => void
+  readonly onDeleted: (docker: string) => Promise<void>
   /** Docker made a network whose name only its API tells. */
   readonly onCreated: (docker: string) => void
   /** The cluster network that our own Docker API request is creating on this engine just now. */
@@ -102,7 +102,7 @@ export const networkDriver = (parts: NetworkDriverParts): Readonly<Record<string
 
     'NetworkDriver.DeleteNetwork': async body => {
       const { NetworkID } = decodeRequest('DeleteNetwork', requests.deleteNetwork, body)
-      parts.onDeleted(NetworkID)
+      await parts.onDeleted(NetworkID)
       return {}
     },
 

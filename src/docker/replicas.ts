@@ -27,8 +27,8 @@ export interface Replicas extends Closeable {
    * nothing is made until the engine lists that one, 5 s at most; resolves within 3 s.
    */
   makeWay(pool: string, name: string | undefined): Promise<NetworkId | undefined>
-  /** Docker's DeleteNetwork arrived. */
-  deleted(docker: string): void
+  /** Docker's DeleteNetwork arrived: somebody typed `docker network rm`, if it was none of ours. On disk when it resolves. */
+  deleted(docker: string): Promise<void>
   /**
    * Why a cluster network is not on this engine: name → reason. Or why a network of this engine is still there, although
    * the cluster has it no more: short Docker id → reason.
@@ -45,6 +45,8 @@ export interface Replicas extends Closeable {
 
 const settleMs = 10
 const lookEveryMs = 30_000
+/** For the engine to say who uses a network that somebody removes. */
+const patienceMs = 1000
 const removalMs = 10_000
 /** For a replica that is being made to be there, and gone again. */
 const makeWayMs = 3_000
@@ -64,7 +66,6 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const stop = new AbortController()
   const problems = new Map<string, string>()
   const ourRemovals = new Set<string>() // Docker ids whose deletion we asked for
-  const deletions = new Set<string>() // Docker ids that a user deleted, to be thought about outside the call
   const missing = openHoldDown<string>(clock) // Docker ids that are bound and not listed
   const nameless = openHoldDown<NetworkId>(clock)
   const names = new Map<string, string>() // Docker id → Docker name, of what is or was here under our eyes
@@ -89,7 +90,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
 
   const look = async (): Promise<void> => {
     if (!mirror.status.available) return
-    const there = new Map((await engine.networks()).filter(isOurs).map(network => [network.Id, network]))
+    const there = new Map<string, EngineNetwork>()
+    for (const network of await engine.networks()) if (network.Driver === driverName) there.set(network.Id, network)
     for (const docker of names.keys()) if (!bindings.byDocker(docker)) names.delete(docker)
     for (const { Id, Name } of there.values()) names.set(Id, Name)
     const joined = joinedHere(context)
@@ -150,14 +152,19 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     waiting = { at, timer }
   }
 
-  /** Bound and not listed: deleted by a command, or its creation is under way, or it went while we were away. */
-  const vanished = async ({ docker, network }: Binding): Promise<void> => {
-    if (!deletions.has(docker) && !ourRemovals.has(docker) && !missing.held(docker, callMs)) return lookAgain()
+  /**
+   * Bound and not listed: deleted by a command, or its creation is under way, or the engine lost it, as one that was
+   * killed, or has another disk. Only a command is a wish; what was lost is made anew.
+   */
+  const vanished = async ({ docker, network, deleted }: Binding): Promise<void> => {
+    if (!deleted && !ourRemovals.has(docker) && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
-    if (record && !others && !ourRemovals.has(docker)) await askForRemoval(record, docker)
+    if (record && !others && !ourRemovals.has(docker)) {
+      if (deleted) await askForRemoval(record, docker)
+      else log.warn({ network: record.name, docker: short(docker) }, 'network was lost by the engine: made anew')
+    }
     await bindings.unbind(docker)
-    deletions.delete(docker)
     ourRemovals.delete(docker)
     missing.clear(docker)
   }
@@ -203,19 +210,15 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     // asked for by name here and there: who has it speaks for a host that was lost before it could
     const orphan = record.name === undefined && record.wanted !== undefined
     if (record.origin.node !== node && !(orphan && nameless.held(id, callMs))) return orphan ? lookAgain() : undefined
-    if (record.name === Name && JSON.stringify(record.labels) === JSON.stringify(Labels ?? {})) return
-    if (
-      record.name !== undefined &&
-      record.name !== Name &&
-      record.labels !== undefined &&
-      Object.keys(record.labels).length > 0
-    )
-      return
+    const labelled = JSON.stringify(record.labels) === JSON.stringify(Labels ?? {})
+    if (record.name === Name && labelled) return
+    if (record.name !== undefined && record.name !== Name && Object.keys(record.labels ?? {}).length > 0) return
     // the one that had its name goes: its end lets us look again
     const holder = mirror.snapshot.names.get(record.wanted ?? Name)?.record.network
     if (holder !== undefined && mirror.snapshot.networks.get(holder)?.record.state.kind === 'removing') return
     const given = await networks.introduce(id, { name: Name, labels: Labels ?? {}, attachable: Attachable }, signal())
     if (given === undefined) return giveWay(id, docker, Name)
+    if (given === record.name && labelled) return
     log.info({ network: given, id, docker: short(docker) }, 'network introduced to the cluster')
     if (given !== Name && record.options[joins] === undefined)
       say(Name, `another cluster network has this name; the one made here goes on as ${given}`)
@@ -308,13 +311,27 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const used = async (docker: string, otherwise?: string): Promise<boolean> =>
     (await users(docker, otherwise)).length > 0
 
-  const inUse = (holders: ReadonlySet<string>): string =>
-    `host ${node} has containers on it, running or stopped: ${few(holders)}`
+  const inUse = (holders: ReadonlySet<string>): string => {
+    const more = holders.size > 5 ? ` and ${holders.size - 5} more` : ''
+    return `host ${node} has containers on it, running or stopped: ${[...holders].slice(0, 5).join(', ')}${more}`
+  }
 
   const veto = async ({ id, name }: Network, why: string): Promise<void> => {
     log.warn({ network: name }, `removal vetoed, also for what joined it by weft.network: ${why}`)
     const said = { node, at: new Date(clock.now()).toISOString(), why }
     await networks.update(id, now => ({ ...now, state: { kind: 'active', veto: said } }), signal())
+  }
+
+  const endpointsHere = (id: NetworkId): string[] =>
+    [...mirror.snapshot.endpoints(id).values()]
+      .filter(({ record }) => record.node === node)
+      .map(({ record }) => record.workload?.name ?? short(record.id))
+
+  /** The engine knows more, but may not answer for long. */
+  const vetoWithoutEngine = async (id: NetworkId): Promise<void> => {
+    const record = mirror.snapshot.networks.get(id)?.record
+    const holders = new Set(endpointsHere(id))
+    if (record?.state.kind === 'removing' && holders.size > 0) await veto(record, inUse(holders))
   }
 
   const removing = async (record: Network): Promise<void> => {
@@ -323,9 +340,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     const here = [...bindings.all()].filter(binding => binding.network === record.id)
     const young = here.some(({ docker }) => clock.monotonic() - (joinings.get(docker) ?? -youngMs) < youngMs)
     if (young) return veto(record, `it has just been made on host ${node} too`)
-    const local = [...mirror.snapshot.endpoints(record.id).values()].filter(one => one.record.node === node)
     const holders = new Set([
-      ...local.map(one => one.record.workload?.name ?? short(one.record.id)),
+      ...endpointsHere(record.id),
       ...(await Promise.all(here.map(binding => users(binding.docker)))).flat(),
     ])
     if (holders.size > 0) return veto(record, inUse(holders))
@@ -390,6 +406,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     const concerns = (key: readonly string[]): boolean =>
       key[0] === 'networks' || (key[0] === 'endpoints' && [...nameless.keys()].includes(key[1]!))
     if (changed === 'all' || changed.some(concerns)) poke()
+    for (const [kind, id] of changed === 'all' ? [] : changed)
+      if (kind === 'networks' && mirror.snapshot.networks.get(id!)?.record.state.kind === 'removing')
+        clock.after(patienceMs, () => void each([id!], vetoWithoutEngine))
   })
 
   return {
@@ -411,8 +430,10 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     get inFlight() {
       return inFlight
     },
-    deleted(docker) {
-      if (!ourRemovals.has(docker) && bindings.byDocker(docker)) deletions.add(docker)
+    async deleted(docker) {
+      // nor is the engine's end of a creation that failed anybody's wish
+      const ours = ourRemovals.has(docker) || (inFlight && bindings.byDocker(docker)?.network === inFlight)
+      if (!ours) await bindings.markDeleted(docker)
       poke()
     },
     problems,
@@ -473,8 +494,3 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     },
   }
 }
-
-const few = (names: ReadonlySet<string>): string =>
-  `${[...names].slice(0, 5).join(', ')}${names.size > 5 ? ` and ${names.size - 5} more` : ''}`
-
-const isOurs = (network: EngineNetwork): boolean => network.Driver === driverName

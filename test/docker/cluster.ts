@@ -53,7 +53,7 @@ export const openCluster = async (t: Test) => {
 
 /** A weftd without a kernel, time of its replicas twenty times as fast, and an engine that asks it as Docker does. */
 const openNode = async (name: string, shared: Store, dir: string, closers: (() => Promise<void>)[]) => {
-  const faults = { commit: false, keep: false, rebind: false, slowMs: 0 }
+  const faults = { commit: false, keep: false, rebind: false, hangs: false, slowMs: 0 }
   const store: Store = {
     ...shared,
     commit: async (...args) => {
@@ -166,6 +166,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
     version: () => Promise.reject(new Error('unused')),
     networks: async () => {
       looks++
+      while (faults.hangs) await pause(10)
       return [...listed.values()]
     },
     createNetwork: body => create(body.Name, { replicaOf: replicas.inFlight }),
@@ -194,16 +195,21 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   }
   closers.push(close)
   /** As `docker network rm`. */
-  const remove = (id: string): void => {
+  const remove = async (id: string): Promise<void> => {
+    await release(id)
+    await replicas.deleted(id)
     listed.delete(id)
-    replicas.deleted(id)
-    void release(id)
+  }
+  /** As an engine that is killed before it has written it, or gets another disk. */
+  const lose = (id: string): void => {
+    listed.delete(id)
+    poolsOf.delete(id)
   }
   const names = () => [...listed.values()].map(network => network.Name).sort()
   const known = () => [...mirror.snapshot.networks.values()].map(({ record }) => record)
   const claims = () => new Map([...mirror.snapshot.pools].map(([prefix, { record }]) => [prefix, record]))
   return {
-    ...{ create, remove, start, end, names, known, claims, pools, poolsOf, requestOf, networks, context },
+    ...{ create, remove, lose, start, end, names, known, claims, pools, poolsOf, requestOf, networks, context },
     ...{ busy, stopped, removals, faults, replicas, bindings, close, looks: () => looks },
   }
 }

@@ -75,7 +75,7 @@ t.test('at any distance in time: one network, every container starts, and down a
     for (const [i, host] of hosts.entries()) {
       await host.end(`c${i}`)
       const [binding] = host.bindings.all()
-      host.remove(binding!.docker)
+      await host.remove(binding!.docker)
     }
     t.ok(await until(() => hosts.every(({ known, names }) => known().length === 0 && names().length === 0)))
     t.ok(await until(() => hosts.every(({ claims }) => claims().size === 0)), 'no pool is held')
@@ -126,27 +126,27 @@ t.test('docker network rm of a joined one: as of a replica', async t => {
   const cluster = await openCluster(t)
   const { winner, loser, joined, record } = await race(t, [await cluster.node('a'), await cluster.node('b')])
   await winner.start('app', 'c')
-  loser.remove(joined)
+  await loser.remove(joined)
   const back = () => loser.bindings.byNetwork(record.id) !== undefined && loser.names().includes('app')
   t.ok(await until(() => loser.names().length === 0))
   t.ok(await until(back), 'vetoed: a replica is there')
   t.ok(await until(() => loser.claims().size === 1), 'with its own subnet only')
   await winner.end('c')
-  loser.remove(loser.bindings.byNetwork(record.id)!.docker)
+  await loser.remove(loser.bindings.byNetwork(record.id)!.docker)
   t.ok(await until(() => [winner, loser].every(({ names, known }) => names().length + known().length === 0)))
 })
 
 t.test('docker network rm of the first, when the second has just been made: the second stays', async t => {
   const cluster = await openCluster(t)
   const { winner, loser, winning, joined, record } = await race(t, [await cluster.node('a'), await cluster.node('b')])
-  winner.remove(winning)
+  await winner.remove(winning)
   t.same(winner.names(), [])
   t.ok(await until(() => winner.names().join() === 'app'), 'vetoed, and a replica is there')
   t.ok(loser.bindings.byDocker(joined))
   await loser.start('app', 'c')
   await loser.end('c')
   await pause(600) // over ten seconds of weftd's
-  winner.remove(winner.bindings.byNetwork(record.id)!.docker)
+  await winner.remove(winner.bindings.byNetwork(record.id)!.docker)
   t.ok(await until(() => [winner, loser].every(({ names, known }) => names().length + known().length === 0)))
 })
 

@@ -22,13 +22,71 @@ t.test('docker network rm is not forgotten when the store fails at that moment',
   const id = await a.create('app')
   t.ok(await until(() => b.names().includes('app')))
   a.faults.commit = true
-  a.remove(id)
+  await a.remove(id)
   await a.replicas.settled()
   t.ok(a.bindings.byDocker(id), 'still to be told')
   a.faults.commit = false
   t.ok(await until(() => b.names().length === 0), 'removed everywhere')
   t.ok(await until(() => a.known().length === 0))
   t.same(a.names(), [])
+})
+
+t.test('docker network rm is not forgotten when weftd ends at that moment', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  a.faults.commit = true
+  await a.remove(id)
+  await a.close()
+  await cluster.node('a')
+  t.ok(await until(() => b.names().length === 0), 'removed everywhere')
+  t.ok(await until(() => b.known().length === 0))
+})
+
+t.test('what an engine loses is nobody’s wish: it is made anew, and stays everywhere', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const made = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  const { id } = a.known()[0]!
+  for (const [host, lost] of [
+    [b, b.bindings.byNetwork(id)!.docker],
+    [a, made],
+  ] as const) {
+    host.lose(lost)
+    await host.replicas.settled()
+    t.ok(await until(() => host.bindings.byDocker(lost) === undefined))
+    t.ok(await until(() => host.names().includes('app')), 'made anew')
+    t.match(a.known(), [{ id, state: { kind: 'active' } }])
+  }
+  t.not(b.bindings.byNetwork(id), undefined)
+  // an engine that takes back what it could not finish says DeleteNetwork too
+  b.lose(b.bindings.byNetwork(id)!.docker)
+  b.faults.slowMs = 100
+  await b.replicas.settled()
+  t.ok(await until(() => b.replicas.inFlight === id && b.bindings.byNetwork(id) !== undefined))
+  const half = b.bindings.byNetwork(id)!.docker
+  await b.replicas.deleted(half)
+  t.equal(b.bindings.byDocker(half)?.deleted, undefined)
+})
+
+t.test('a host whose engine hangs keeps what its containers use', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  await b.start('app', 'c1')
+  b.faults.hangs = true
+  b.replicas.poke()
+  await a.remove(id)
+  const vetoed = (): boolean => {
+    const state = a.known()[0]?.state
+    return state?.kind === 'active' && state.veto !== undefined
+  }
+  t.ok(await until(vetoed))
+  t.ok(await until(() => a.names().includes('app')), 'made anew')
+  b.faults.hangs = false
 })
 
 t.test('a network asked for by name whose maker died gets its name from who joined it', async t => {
@@ -74,7 +132,7 @@ for (const holder of ['a', 'b'] as const)
     t.ok(await until(() => b.names().includes('app')))
     await b.replicas.settled()
     nodes[holder].stopped.set('c', { name: 'app', id: '' })
-    a.remove(id)
+    await a.remove(id)
     await a.replicas.settled()
     t.ok(await until(() => a.names().includes('app') && a.known()[0]?.state.kind === 'active'))
     for (const node of [a, b, a]) await node.replicas.settled()
@@ -107,14 +165,14 @@ for (const [what, wish] of [
       const id = await a.create('app', wish)
       t.ok(await until(() => b.names().includes('app')))
       const [before] = a.known()
-      a.remove(id)
+      await a.remove(id)
       await new Promise(resolve => setTimeout(resolve, pauseMs))
       const again = await a.create('app', wish)
       t.ok(await until(() => a.known().length === 1 && a.known()[0]?.name === 'app'), `named, ${pauseMs} ms later`)
       t.not(a.known()[0]?.id, before?.id, 'a new one')
       t.ok(await until(() => b.names().join() === 'app'))
       t.same(a.names(), ['app'])
-      a.remove(again)
+      await a.remove(again)
       t.ok(await until(() => a.known().length === 0 && b.names().length === 0))
     }
   })
@@ -125,7 +183,7 @@ t.test('a new network does not give way to one of its name that is going', async
   const id = await a.create('app')
   t.ok(await until(() => b.names().includes('app')))
   b.faults.keep = true
-  a.remove(id)
+  await a.remove(id)
   t.ok(await until(() => a.known()[0]?.state.kind === 'removing'))
   const again = await a.create('app')
   await a.replicas.settled()
@@ -144,7 +202,7 @@ t.test('docker network rm that another host refuses, and at once the same name: 
   t.ok(await until(() => b.names().includes('app')))
   const [before] = a.known()
   b.stopped.set('c', { name: 'app', id: '' })
-  a.remove(id)
+  await a.remove(id)
   await a.create('app', { wanted: 'app' })
   t.ok(await until(() => a.known()[0]?.state.kind === 'active'))
   t.same(
