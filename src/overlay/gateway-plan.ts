@@ -31,6 +31,7 @@ export const planGateway = (network: Network, _node: Node, cluster: Cluster, hos
     sysctl('net/ipv4/ip_forward', network.internal ? 0 : 1),
     sysctl('net/ipv6/conf/all/forwarding', network.internal ? 0 : 1),
     sysctl('net/ipv4/conf/all/rp_filter', 1),
+    sysctl('net/ipv4/conf/default/rp_filter', 1), // of both the larger counts, and Debian 13's hosts begin with 2
     // echo sockets (health/echo) for every group, of both families: nobody else opens a socket here
     sysctl('net/ipv4/ping_group_range', '0\t2147483647'),
     ...resolversOf(network, host).map(resolver => address(gatewayLink, single(resolver))),
@@ -58,10 +59,9 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
   const hostSysctl = (path: string, value: string): KernelObject => ({ kind: 'sysctl', ns: '', path, value })
   const chain = chains(ns, 'inet')
   const underlayMtu = host.underlay.mtu
-  // rp_filter is of IPv4 alone: nobody out there has an address of ours
-  const posing = network.pools
-    .filter(pool => pool.prefix.includes(':'))
-    .map(pool => `iifname "${uplink}" ip6 saddr ${pool.prefix} counter drop`)
+  const ipOf = (prefix: string): string => (prefix.includes(':') ? 'ip6' : 'ip')
+  // nobody out there has an address of ours; rp_filter is of IPv4 alone, and loose where a host's defaults say so
+  const posing = network.pools.map(({ prefix }) => `iifname "${uplink}" ${ipOf(prefix)} saddr ${prefix} counter drop`)
   return [
     {
       kind: 'veth',
@@ -111,9 +111,7 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
     // what the tracker calls invalid is not translated: no container's own address goes out
     chain(
       'leave',
-      network.pools.map(
-        ({ prefix }) => `oifname "${uplink}" ${prefix.includes(':') ? 'ip6' : 'ip'} saddr ${prefix} counter drop`,
-      ),
+      network.pools.map(({ prefix }) => `oifname "${uplink}" ${ipOf(prefix)} saddr ${prefix} counter drop`),
       accepting('filter', 'postrouting', 110),
     ),
   ]

@@ -59,8 +59,12 @@ if ($what eq 'serve') {
   my ($address, $port, @sizes) = @rest; my ($e, $a) = getaddrinfo($address, $port, { socktype => SOCK_DGRAM, flags => AI_NUMERICHOST }); die $e if $e;
   socket(my $s, $a->{family}, SOCK_DGRAM, 0) or die; connect($s, $a->{addr}) or die; setsockopt($s, SOL_SOCKET, SO_RCVBUF, 1 << 20);
   for my $size (@sizes) { my $got = eval { local $SIG{ALRM} = sub { die }; alarm 20; send($s, 'x' x $size, 0) or die; recv($s, my $b, 65535, 0); length $b } // 'nothing'; alarm 0; print "$got\n" }
-} elsif ($what eq 'forge') { # a datagram over IPv6 to PORT, from port 4444 of an address that need not be ours
+} elsif ($what eq 'forge') { # a datagram to PORT, from port 4444 of an address that need not be ours
   my ($from, $to, $port) = @rest; my $udp = pack('n4', 4444, $port, 10, 0) . "?\n"; my $sum = 0;
+  if ($from !~ /:/) {
+    my ($s, $d) = map { inet_aton($_) } ($from, $to); socket(my $raw, AF_INET, SOCK_RAW, 255) or die;
+    send($raw, pack('C2n3C2n', 0x45, 0, 0, 0, 0, 64, 17, 0) . $s . $d . $udp, 0, pack_sockaddr_in(0, $d)) or die "send: $!\n"; exit
+  }
   my ($s, $d) = map { inet_pton(AF_INET6, $_) } ($from, $to); $sum += $_ for unpack('n*', $s . $d . pack('Nx3C', 10, 17) . $udp);
   $sum = ($sum & 0xffff) + ($sum >> 16) while $sum >> 16; substr($udp, 6, 2) = pack('n', ~$sum & 0xffff);
   socket(my $raw, AF_INET6, SOCK_RAW, 255) or die; send($raw, pack('NnCC', 6 << 28, 10, 17, 64) . $s . $d . $udp, 0, pack_sockaddr_in6(0, $d)) or die "send: $!\n"
@@ -223,7 +227,13 @@ const occupy = (host: string, port: number) =>
   lab.background('exec', host, 'perl', '-e', perl, 'serve', 'process', String(port))
 
 t.test('nobody outside poses as a container, or as the host', async t => {
-  const near = await lab.docker('h3', 'inspect', '-f', '{{.NetworkSettings.Networks.app.GlobalIPv6Address}}', 'near')
+  const addressOf = (field: string) =>
+    lab.docker('h3', 'inspect', '-f', `{{.NetworkSettings.Networks.app.${field}}}`, 'near')
+  const [near4, near6] = [await addressOf('IPAddress'), await addressOf('GlobalIPv6Address')]
+  // as hosts are whose defaults are those of Debian 13
+  const loose = 'sysctl -qw net.ipv4.conf.up0.rp_filter=2 net.ipv4.conf.gw0.rp_filter=2'
+  const all = `for m in /run/netns/weft-m*; do nsenter --net=$m ${loose}; done`
+  for (const host of ['h1', 'h2', 'h3']) await lab.exec(host, 'sh', '-c', all)
   const pid = await lab.docker('h3', 'inspect', '-f', '{{.State.Pid}}', 'near')
   const ears = [
     lab.background('exec', 'h3', 'nsenter', '-t', pid, '-n', 'perl', '-e', perl, 'hear', '60'),
@@ -231,9 +241,13 @@ t.test('nobody outside poses as a container, or as the host', async t => {
     lab.background('exec', 'router', 'perl', '-e', perl, 'hear', '60'),
   ] as const
   t.ok(await lab.until(async () => ears.every(ear => ear.out().includes('ready'))))
-  for (const from of [near, link[6], 'fd09::fe'])
-    for (const to of ['h1', 'h3']) await lab.exec('router', 'perl', '-e', perl, 'forge', from, v6(to), '8080')
-  t.ok(await lab.until(async () => ears[2].out().split('fd09::fe').length === 3), 'who says who it is hears answers')
+  for (const from of [near4, near6, link[4], link[6], '10.9.0.254', 'fd09::fe'])
+    for (const to of ['h1', 'h3']) {
+      const address = from.includes(':') ? v6(to) : v4(to)
+      await lab.exec('router', 'perl', '-e', perl, 'forge', from, address, '8080')
+    }
+  for (const own of ['10.9.0.254', 'fd09::fe'])
+    t.ok(await lab.until(async () => ears[2].out().split(own).length === 3), 'who says who it is hears answers')
   for (const ear of ears.slice(0, 2)) t.equal(ear.out(), 'ready\n')
   for (const ear of ears) await ear.stop()
 })
