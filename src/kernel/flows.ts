@@ -2,7 +2,7 @@
 // Tracked connections of a namespace.
 import { networkInterfaces } from 'node:os'
 import { findConntrack, removeConntrack } from '../netlink/ct/conntrack.ts'
-import type { Conntrack } from '../netlink/ct/types.ts'
+import type { Conntrack, ConntrackFilter } from '../netlink/ct/types.ts'
 import type { Netlink } from '../netlink/socket.ts'
 import { AF_INET, AF_INET6, IPPROTO } from '../netlink/uapi.ts'
 import type { FlowsOf } from './objects.ts'
@@ -11,14 +11,7 @@ import type { FlowsOf } from './objects.ts'
 export const forgetFlows = async (netlink: Netlink, which: FlowsOf): Promise<number> => {
   const flows: Conntrack[] = []
   // the kernel looks for one address itself
-  if ('to' in which)
-    for (const end of which.to)
-      flows.push(
-        ...(await findConntrack(
-          netlink,
-          end.startsWith('0x') ? { mark: { value: Number(end) } } : { reply: { source: end }, destinationNat: true },
-        )),
-      )
+  if ('to' in which) for (const end of which.to) flows.push(...(await findConntrack(netlink, filterOf(end))))
   else if ('led' in which) {
     const local = new Set(Object.values(networkInterfaces()).flatMap(all => all?.map(({ address }) => address) ?? []))
     const [one, ...more] = which.led
@@ -37,7 +30,15 @@ export const forgetFlows = async (netlink: Netlink, which: FlowsOf): Promise<num
   return flows.length
 }
 
-const endsOf = ({ destinationNat, reply, mark }: Conntrack): string[] => [
+const from = 'from '
+const filterOf = (end: string): ConntrackFilter => {
+  if (end.startsWith('0x')) return { mark: { value: Number(end) } }
+  if (end.startsWith(from)) return { original: { source: end.slice(from.length) }, destinationNat: false }
+  return { reply: { source: end }, destinationNat: true }
+}
+
+const endsOf = ({ destinationNat, sourceNat, original, reply, mark }: Conntrack): string[] => [
+  ...(sourceNat && !destinationNat ? [`${from}${original.source}`] : []),
   ...(destinationNat ? [reply.source] : []),
   ...(mark === 0 ? [] : [`0x${mark.toString(16).padStart(8, '0')}`]),
 ]

@@ -440,7 +440,10 @@ const blind = (desired: KernelObject, observed: KernelObject): KernelObject => {
   return { ...observed, peer: desired.peer.mac === undefined ? peer : observed.peer }
 }
 
-/** Which tracked connections: by plain addresses that they are translated to, and marks that they have, as nft writes them: '0x0a500002'. */
+/**
+ * Which tracked connections: by plain addresses that they are translated to, marks that they have, as nft writes them
+ * ('0x0a500002'), and who began those that are masqueraded ('from 10.80.0.2').
+ */
 export type FlowsOf =
   | { readonly to: readonly string[] }
   | { readonly toOthersThan: ReadonlySet<string> }

@@ -2,7 +2,8 @@
 // Connections to a backend that is gone, or whose node is dead, are forgotten, those and no others: a client that still
 // waits for its first answer is balanced anew with its next packet, and UDP does not go on into the void. In M those of
 // published ports; in N those that it translates to backends of this node, and those by a virtual address, which are known
-// by the mark of their backend, wherever it lives. In H, UDP that was sent to a port before it was led to where it leads now:
+// by the mark of their backend, wherever it lives. So is what a container of this node began with the outside: the answers
+// are nothing for who has its address next. In H, UDP that was sent to a port before it was led to where it leads now:
 // who goes on sending from one port keeps the entry alive, and would never arrive.
 import { describe } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -90,11 +91,11 @@ export const openFlows = ({ snapshot, host, forget, log }: FlowsParts): Flows =>
     look(units) {
       const left: Backend[] = []
       for (const unit of units) {
-        if (unit.kind !== 'port' && unit.kind !== 'vip') continue
+        if (unit.kind !== 'port' && unit.kind !== 'vip' && unit.kind !== 'endpoint') continue
         if (unit.kind === 'port') begun(unit)
         const key = unitKey(unit)
         const before = ofUnit.get(key) ?? []
-        const now = unit.kind === 'port' ? byPort(unit, snapshot, host()) : byVip(unit, snapshot, host())
+        const now = endsOf(unit, snapshot, host())
         for (const backend of now) count(backend, 1)
         for (const backend of before) count(backend, -1)
         left.push(...before)
@@ -132,8 +133,22 @@ const ledTo = (port: number, snapshot: Snapshot, host: Host): LedPort | undefine
 
 interface Backend {
   readonly ns: string
-  /** Plain, or the mark of its connections. */
+  /** Plain, or the mark of its connections; after 'from ' of who began them. */
   readonly address: string
+}
+
+type Ending = Unit & { kind: 'port' | 'vip' | 'endpoint' }
+const endsOf = (unit: Ending, snapshot: Snapshot, host: Host): Backend[] => {
+  if (unit.kind === 'port') return byPort(unit, snapshot, host)
+  return unit.kind === 'vip' ? byVip(unit, snapshot, host) : byEndpoint(unit, snapshot, host)
+}
+
+/** By the gateway of its own node it reaches the outside. */
+const byEndpoint = ({ network, endpoint }: Unit & { kind: 'endpoint' }, snapshot: Snapshot, host: Host): Backend[] => {
+  const vni = snapshot.networks.get(network)?.record.vni
+  const known = living(network, endpoint, snapshot, host)
+  if (vni === undefined || known?.node !== host.node) return []
+  return known.addresses.map(address => ({ ns: gatewayNs(vni), address: `from ${address}` }))
 }
 
 /** Whoever may have connections by a port of this host: also those that get no new ones. */

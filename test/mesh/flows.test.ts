@@ -70,6 +70,20 @@ t.test('at the start, whatever leads to nobody; then what has just gone, in its 
   t.same(forgotten, ['weft-m1048576 10.0.0.1'])
 })
 
+t.test('what a container of this node began goes with it, and with no restart of ours', async t => {
+  const { snapshot, flows, departed, forgotten } = open()
+  snapshot.putEndpoint({ id: 'own', network: 'n1', node: 'a', addresses: ['10.0.0.9', 'fd00::9'] })
+  const look = () => flows.look(['own', 'e1'].map(endpoint => ({ kind: 'endpoint', network: 'n1', endpoint })))
+  look()
+  t.notOk(forgotten.splice(0).some(one => one.includes('from')))
+  look()
+  t.same(forgotten, [])
+  departed.add('own')
+  departed.add('e1')
+  look()
+  t.same(forgotten.splice(0), ['weft-m1048576 from 10.0.0.9', 'weft-m1048576 from fd00::9'])
+})
+
 t.test('those of a dead node go once, where there is another backend', async t => {
   const { snapshot, look, silent, dead, forgotten } = open()
   const put = (id: string, node: string) =>
