@@ -91,6 +91,7 @@ export const openReconciler = ({
   const untold = new Map<UnitKey, { readonly unit: Unit; readonly touched: Set<ObjectKey> }>()
   let told = false
   const dirtyKeys = new Set<ObjectKey>()
+  const replanned = new Set<ObjectKey>() // since the last whole pass
   const dirtyNs = new Set<Ns>()
   const failing = new Map<ObjectKey, Failure>()
   const permits = new Set<ObjectKey>() // ports that a driver call wants made
@@ -161,9 +162,7 @@ export const openReconciler = ({
       }
   }
 
-  /** Gives the keys that a new plan touched. */
-  const replan = (): Set<ObjectKey> => {
-    const touchedKeys = new Set<ObjectKey>()
+  const replan = (): void => {
     const inputs = { snapshot: mirror.snapshot, host: host() }
     for (const [key, unit] of dirtyUnits) {
       const result = plan(unit, inputs)
@@ -172,13 +171,12 @@ export const openReconciler = ({
       const fresh = wanted.update(key, result)
       for (const touched of fresh) {
         dirtyKeys.add(touched)
-        touchedKeys.add(touched)
+        replanned.add(touched)
       }
       for (const before of untold.get(key)?.touched ?? []) fresh.add(before)
       untold.set(key, { unit, touched: fresh })
     }
     dirtyUnits.clear()
-    return touchedKeys
   }
 
   /** Looks at a namespace anew; what differs from before becomes dirty. */
@@ -262,7 +260,7 @@ export const openReconciler = ({
   const pass = async (): Promise<void> => {
     const from = clock.monotonic()
     const revision = mirror.snapshot.revision
-    const replanned = replan()
+    replan()
     planSeconds.observe({}, (clock.monotonic() - from) / 1000)
     for (const ns of [...dirtyNs]) {
       dirtyNs.delete(ns) // before: what changes meanwhile is to be seen too
@@ -306,6 +304,7 @@ export const openReconciler = ({
       }
     }
     heard = undefined
+    replanned.clear()
     brokenOff = undefined
     passes++
     operations += results.length

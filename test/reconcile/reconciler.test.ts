@@ -175,6 +175,11 @@ t.test('a look or a write that breaks off as a whole is repeated, and nothing is
   const s = setting({ ...memory, observe: breaking(memory.observe), apply: breaking(memory.apply) })
   populate(s.snapshot)
   await s.reconciler.start()
+  broken = 1
+  s.snapshot.putEndpoint({ id: 'planned', network: 'n1', node: 'b' })
+  s.tell(['endpoints', 'n1', 'planned'])
+  t.ok(await settled(t, s))
+  t.same(s.reconciler.status().repairs, {}, 'our own work is nobody else’s doing')
   for (const key of ['nft  inet weft', 'link weft-n1048576 br0', 'fdb weft-n1048576 02:77:0a:50:00:02']) {
     broken = 3
     s.kernel.meddle(key, undefined)
