@@ -209,7 +209,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const networks = openNetworks(context, bindings, pools)
   const endpoints = openEndpoints(context, bindings, addresses, departures, port => holder.hold(port), reserve)
   const nodes = parts.add('nodes', openNodes(context))
-  const identityOf = openIdentity(engine)
+  const identityOf = openIdentity(engine, context, holdings)
   const starts = openStarts(engine, identityOf, clock)
   const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks))
 

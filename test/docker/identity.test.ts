@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which labels of a container count: what its user said, not what its image brings.
 import t from 'tap'
-import { workloadOf } from '../../src/docker/identity.ts'
+import { WeftError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
+import type { Engine } from '../../src/docker/engine.ts'
+import { openIdentity, workloadOf } from '../../src/docker/identity.ts'
+import type { Workload } from '../../src/model/endpoint.ts'
 
 const compose = 'com.docker.compose.'
 const built = { [`${compose}project`]: 'shop', [`${compose}service`]: 'web', [`${compose}version`]: '2.30.0' }
@@ -39,4 +43,51 @@ t.test("weft.service counts when given, not as an image's own", async t => {
   t.equal(who({ 'weft.service': 'db' }, started).service, undefined, 'under compose neither')
   t.equal(who({ 'weft.service': 'db' }, { 'weft.service': 'web' }).service, 'web')
   t.equal(who({}, { 'weft.service': 'web' }).service, 'web')
+})
+
+/** Opened when the image is removed already, as by a weftd that starts after it. */
+const open = (image: Error | Record<string, string>, before?: Workload) => {
+  const warnings: object[] = []
+  const engine = { imageLabels: async () => (image instanceof Error ? Promise.reject(image) : image) }
+  const endpoints = new Map([['e', { record: { workload: before } }]])
+  const identity = openIdentity(
+    engine as unknown as Engine,
+    {
+      mirror: { snapshot: { endpoints: () => endpoints } } as never,
+      log: { ...silentLog, warn: (about: object | string) => void warnings.push(about as object) },
+    },
+    { endpoints: () => [['e', 'n']] },
+  )
+  const ask = (Labels: Record<string, string>) =>
+    identity({ Id: 'c1', Name: '/web', Image: 'i', Config: { Hostname: 'h', Labels } }, ['www'])
+  return { ask, warnings }
+}
+const removed = new WeftError('NOT_FOUND', 'no such image')
+
+t.test('a container whose image was removed has its name, and no label that the image may have brought', async t => {
+  const { ask, warnings } = open(removed)
+  const labels = { 'weft.service': 'db', ...built, ...started, team: 'a' }
+  const { service, project, ...rest } = await ask(labels)
+  t.same([service, project], [undefined, undefined])
+  t.same(rest, { container: 'c1', name: 'web', hostname: 'h', aliases: ['www'], labels: { team: 'a' } })
+  t.match(warnings, [{ container: 'web', labels: ['weft.service', `${compose}project`, `${compose}service`] }])
+  await ask({ team: 'a' })
+  t.equal(warnings.length, 1, 'where nothing is lost nothing is said')
+})
+
+t.test('what counted while there was an image counts without it', async t => {
+  const given = { 'weft.service': 'web', ...built, ...started }
+  const image = { 'weft.weight': '900', ...built }
+  const { warnings, ...before } = open(image)
+  const workload = await before.ask({ ...image, ...given })
+  t.match(workload, { service: 'web', project: 'shop' })
+  t.same(await open(removed, workload).ask({ ...image, ...given }), workload)
+  const other = open(removed, { ...workload, container: 'c2' })
+  t.equal((await other.ask(given)).service, undefined, "another container's does not")
+  t.same([warnings.length, other.warnings.length], [0, 1])
+})
+
+t.test('an engine that fails says nothing about the image', async t => {
+  const failed = new WeftError('DOCKER_UNAVAILABLE', 'no answer')
+  await t.rejects(open(failed).ask({ team: 'a' }), { code: 'DOCKER_UNAVAILABLE' })
 })

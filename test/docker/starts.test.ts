@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import t from 'tap'
 import { WeftError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
 import type { Engine, EngineContainer, ListedContainer } from '../../src/docker/engine.ts'
 import { openIdentity } from '../../src/docker/identity.ts'
 import { openStarts } from '../../src/docker/starts.ts'
@@ -34,7 +35,11 @@ const open = () => {
     },
     imageLabels: async () => ({}),
   } as unknown as Engine
-  const starts = openStarts(engine, openIdentity(engine), fastClock(2))
+  const starts = openStarts(
+    engine,
+    openIdentity(engine, { mirror: {} as never, log: silentLog }, { endpoints: () => [] }),
+    fastClock(2),
+  )
   const lock = (): void => {
     locked = true
   }

@@ -97,11 +97,12 @@ const open = (t: Test, speed = 10) => {
     clock,
     log: silentLog,
   }
+  const holdings = { endpoints: () => [...known.keys()].map((id): [string, string] => [id, network]) }
   const start = () => {
-    const identity = openIdentity(engine)
+    const identity = openIdentity(engine, context as never, holdings)
     const workloads = openWorkloads({
       ...{ context, engine, identity, starts: openStarts(engine, identity, clock), onNetworks: () => {} },
-      holdings: { endpoints: () => [...known.keys()].map(id => [id, network]) },
+      holdings,
       bindings: { byDocker: (id: string) => (id === docker ? { network } : undefined) },
       endpoints: {
         async identify(_: string, id: string, workload: Workload, withheld: string) {
