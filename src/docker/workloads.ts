@@ -92,23 +92,26 @@ export const openWorkloads = ({
   /** What ends a container, not what it is asked by: SIGINT, SIGQUIT, SIGKILL, SIGTERM, systemd's, and its own. */
   const stops = (container: string, signal: number): boolean =>
     [2, 3, 9, 15].includes(signal) || signal > 34 || stopSignals.get(container) === signal
-  const told = new Set<string>() // to stop, a moment ago
-  /** Told to stop: no new connections, at once. Who goes on all the same gets them again. */
-  const stopping = async (container: string): Promise<void> => {
-    let here = false
-    for (const [endpoint, network] of holdings.endpoints()) {
+  const told = new Set<EndpointId>() // to stop, a moment ago
+  /**
+   * Told to stop: no new connections, at once. Who goes on all the same gets them again. `there` when the signal came:
+   * a start after it gives the container other endpoints.
+   */
+  const stopping = async (container: string, there: ReadonlyMap<EndpointId, NetworkId>): Promise<void> => {
+    for (const [endpoint, network] of there) {
       const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
       if (record?.workload?.container !== container) continue
-      here = true
+      if (!told.has(endpoint)) {
+        told.add(endpoint)
+        clock.after(stillRunsMs, () => {
+          told.delete(endpoint)
+          if (mirror.snapshot.endpoints(network).has(endpoint))
+            void persist('stop', () => identify(container), container)
+        })
+      }
       if (record.ports.length > 0 || vipService(record) !== undefined)
         await endpoints.withhold(network, endpoint, 'stopping', limit())
     }
-    if (!here || told.has(container)) return
-    told.add(container)
-    clock.after(stillRunsMs, () => {
-      told.delete(container)
-      void persist('stop', () => identify(container), container)
-    })
   }
 
   const due = new Set<string>()
@@ -169,7 +172,7 @@ export const openWorkloads = ({
         const record = mirror.snapshot.endpoints(network).get(endpoint)?.record
         // labels and aliases stay as they are while the endpoint lives
         const named = record?.workload !== undefined && container.Names?.includes(`/${record.workload.name}`)
-        const stands = record?.withheld === listedState(container) || told.has(container.Id)
+        const stands = record?.withheld === listedState(container) || told.has(endpoint)
         if (!named || !stands) catchUp(container.Id) // events are lost while nobody listens, or the store takes nothing
         continue
       }
@@ -181,7 +184,10 @@ export const openWorkloads = ({
   }
   const audit = (): Promise<void> => queue.run('audit', () => persist('audit', compare))
 
-  const onEvent = async ({ Type, Action, Actor }: EngineEvent): Promise<void> => {
+  const onEvent = async (
+    { Type, Action, Actor }: EngineEvent,
+    there: ReadonlyMap<EndpointId, NetworkId>,
+  ): Promise<void> => {
     if (Type === 'network') {
       if (Action === 'create' || Action === 'destroy') onNetworks()
       const container = Actor.Attributes['container']
@@ -192,7 +198,7 @@ export const openWorkloads = ({
         if (unseen.has(Actor.ID)) await identify(Actor.ID)
       } else if (Action === 'destroy') destroyed(Actor.ID)
       else if (Action === 'create' || Action === 'die') await starts.waiting(Actor.ID)
-      else if (Action === 'kill' && stops(Actor.ID, Number(Actor.Attributes['signal']))) await stopping(Actor.ID)
+      else if (Action === 'kill' && stops(Actor.ID, Number(Actor.Attributes['signal']))) await stopping(Actor.ID, there)
       else if (/^(rename|pause|unpause|health_status)\b/.test(Action)) await identify(Actor.ID)
     }
   }
@@ -232,7 +238,10 @@ export const openWorkloads = ({
         for (let event = await next; !event.done; event = await next) {
           const { value } = event
           const container = value.Type === 'container' ? value.Actor.ID : value.Actor.Attributes['container']
-          void queue.run(container ?? value.Actor.ID, () => persist(value.Action, () => onEvent(value), container))
+          const there = new Map(value.Action === 'kill' ? holdings.endpoints() : [])
+          void queue.run(container ?? value.Actor.ID, () =>
+            persist(value.Action, () => onEvent(value, there), container),
+          )
           retry.reset()
           next = stream.next()
           next.catch(() => {})

@@ -26,12 +26,14 @@ const open = (t: Test, speed = 10) => {
   const locked = new Set<string>()
   const broken = new Set<string>()
   const endpoints = new Map<string, Endpoint>()
+  const starts = new Map<string, number>() // each gives new endpoints
+  const endpointOf = (id: string): string => `${id}-e${starts.get(id) ?? ''}`
   const streams = new Set<(event: EngineEvent) => void>()
   let asked = 0
   let store: WeftError | undefined
 
   const attachments = (id: string, shown: boolean) => ({
-    Networks: { app: { NetworkID: docker, EndpointID: shown ? `${id}-e` : '', Aliases: null } },
+    Networks: { app: { NetworkID: docker, EndpointID: shown ? endpointOf(id) : '', Aliases: null } },
   })
   const engine = {
     version: async () => '20.10.24',
@@ -109,6 +111,12 @@ const open = (t: Test, speed = 10) => {
           if (store) throw store
           known.set(id, { record: { ...endpoints.get(id)!, workload, withheld } as Endpoint })
         },
+        async withhold(_: string, id: string, withheld: string) {
+          if (store) throw store
+          const now = known.get(id)
+          if (!now) throw new WeftError('NOT_FOUND', 'it is gone')
+          known.set(id, { record: { ...now.record, withheld } as Endpoint })
+        },
       },
       departures: {
         async add(_: string, id: string) {
@@ -127,20 +135,31 @@ const open = (t: Test, speed = 10) => {
     ...{ start, clock, locked, broken, released, streams, names },
     asked: () => asked,
     /** Runs, but for who says otherwise; nobody has told weft of it yet. */
-    make(id: string, status = 'Up 1 minute', { listed = status.startsWith('Up'), endpoint = true } = {}): void {
+    make(
+      id: string,
+      status = 'Up 1 minute',
+      { listed = status.startsWith('Up'), endpoint = true, ports = [] as object[] } = {},
+    ): void {
       names.set(id, id)
       states.set(id, { status, listed })
-      endpoints.set(`${id}-e`, { id: `${id}-e`, network, ports: [] } as unknown as Endpoint)
-      if (endpoint) known.set(`${id}-e`, { record: endpoints.get(`${id}-e`)! })
+      const own = endpointOf(id)
+      endpoints.set(own, { id: own, network, ports } as unknown as Endpoint)
+      if (endpoint) known.set(own, { record: endpoints.get(own)! })
+    },
+    /** Stopped and started: what it had is departed, and nobody has told weft of what it has. */
+    restart(id: string): void {
+      known.delete(endpointOf(id))
+      starts.set(id, (starts.get(id) ?? 0) + 1)
+      this.make(id, undefined, { ports: [{}] })
     },
     turnsTo: (id: string, status: string): void => void states.set(id, { listed: true, status }),
     leak: (id: string): void => void known.set(id, { record: { id, network, ports: [] } as unknown as Endpoint }),
     tell(Action: string, container: string, Type = 'container'): void {
       const ID = Type === 'container' ? container : docker
-      for (const push of streams) push({ Type, Action, Actor: { ID, Attributes: { container } } })
+      for (const push of streams) push({ Type, Action, Actor: { ID, Attributes: { container, signal: '15' } } })
     },
-    nameOf: (id: string): string | undefined => known.get(`${id}-e`)?.record.workload?.name,
-    withheldOf: (id: string): string | undefined => known.get(`${id}-e`)?.record.withheld,
+    nameOf: (id: string): string | undefined => known.get(endpointOf(id))?.record.workload?.name,
+    withheldOf: (id: string): string | undefined => known.get(endpointOf(id))?.record.withheld,
     turn(away: WeftError | undefined): void {
       store = away
       for (const listener of availability) listener(away === undefined)
@@ -200,6 +219,31 @@ t.test('what Docker told while the store was away is caught up with at once', as
   t.ok(await inTime(() => nameOf('web') === 'site', 400), 'the name')
   t.ok(await inTime(() => withheldOf('db') === 'unhealthy', 100), 'health')
   t.ok(await inTime(() => nameOf('late') === 'late', 100), 'who came meanwhile')
+})
+
+t.test('who is told to stop gets no connections, and again if it runs all the same', async t => {
+  const { start, make, tell, nameOf, withheldOf } = open(t, 100)
+  make('web', 'Up 1 minute', { ports: [{}] })
+  start()
+  t.ok(await inTime(() => nameOf('web') === 'web'))
+  tell('kill', 'web')
+  t.ok(await inTime(() => withheldOf('web') === 'stopping', 300))
+  t.ok(await inTime(() => withheldOf('web') === undefined), 'after a minute')
+})
+
+t.test('a signal of before its start withholds nobody, though the store took it late', async t => {
+  const engine = open(t)
+  engine.make('web', 'Up 1 minute', { ports: [{}] })
+  engine.start()
+  t.ok(await inTime(() => engine.nameOf('web') === 'web'))
+  engine.turn(new WeftError('STORE_UNAVAILABLE', 'away'))
+  engine.tell('kill', 'web')
+  await new Promise(resolve => setTimeout(resolve, 20)) // it failed, and is tried again
+  engine.restart('web')
+  engine.turn(undefined)
+  for (const action of ['die', 'start']) engine.tell(action, 'web')
+  t.ok(await inTime(() => engine.nameOf('web') === 'web', 400), 'the start is known')
+  t.notOk(await inTime(() => engine.withheldOf('web') !== undefined, 800))
 })
 
 t.test('what changed while weftd was down is found at its start', async t => {
