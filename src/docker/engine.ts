@@ -88,6 +88,8 @@ export interface CreateNetworkBody {
 }
 
 export interface Engine {
+  /** Does it answer at all? Waits for nothing that it is doing. */
+  ping(signal: AbortSignal): Promise<void>
   /** '20.10.24+dfsg1' */
   version(): Promise<string>
   networks(): Promise<readonly EngineNetwork[]>
@@ -120,7 +122,7 @@ export const openEngine = (
   socketPath: string,
   ownCode: (text: string) => ErrorCode | undefined = () => undefined,
 ): Engine => {
-  const call = <T>(method: string, path: string, body?: object): Promise<T> =>
+  const call = <T>(method: string, path: string, body?: object, signals: readonly AbortSignal[] = []): Promise<T> =>
     new Promise((resolve, reject) => {
       const unavailable = (cause: unknown): void =>
         reject(
@@ -138,7 +140,7 @@ export const openEngine = (
               ? {}
               : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(text) }),
           },
-          signal: AbortSignal.timeout(limitMs),
+          signal: AbortSignal.any([AbortSignal.timeout(limitMs), ...signals]),
         },
         response => {
           const chunks: Buffer[] = []
@@ -164,6 +166,7 @@ export const openEngine = (
     filters === undefined ? '' : `&filters=${encodeURIComponent(JSON.stringify(filters))}`
 
   return {
+    ping: signal => call('GET', '/_ping', undefined, [signal]),
     version: async () => (await call<{ Version: string }>('GET', '/version')).Version,
     networks: () => call('GET', '/networks'),
     async createNetwork(body) {

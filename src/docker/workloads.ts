@@ -31,6 +31,7 @@ export interface Workloads extends Closeable {
 /** An endpoint that the engine does not list is erased after this, ms. */
 const graceMs = 30_000
 const auditEveryMs = 60_000
+const pingEveryMs = 10_000
 /** Who was told to stop and runs after this, ms, has not taken it so. */
 const stillRunsMs = 60_000
 
@@ -62,6 +63,7 @@ export const openWorkloads = ({
   const stop = new AbortController()
   const missing = openHoldDown<EndpointId>(clock)
   let engineError: string | undefined = 'not asked yet'
+  let silence: string | undefined // of one that hangs: its event stream stays open
   let engineVersion: string | undefined
 
   const limit = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
@@ -232,7 +234,7 @@ export const openWorkloads = ({
         next.catch(() => {})
         await engine.networks()
         engineVersion = await engine.version()
-        engineError = undefined
+        engineError = silence = undefined
         onNetworks()
         void audit()
         for (let event = await next; !event.done; event = await next) {
@@ -259,16 +261,28 @@ export const openWorkloads = ({
   const patrol = async (): Promise<void> => {
     while (!stop.signal.aborted) {
       await sleep(clock, missing.size > 0 ? graceMs / 3 : auditEveryMs, stop.signal).catch(() => {})
-      if (stop.signal.aborted || engineError !== undefined || !mirror.status.available) continue
+      if (stop.signal.aborted || (engineError ?? silence) !== undefined || !mirror.status.available) continue
       await audit()
     }
   }
-  const working = Promise.all([follow(), patrol()])
+
+  const listen = async (): Promise<void> => {
+    while (!stop.signal.aborted) {
+      await sleep(clock, pingEveryMs, stop.signal).catch(() => {})
+      if (stop.signal.aborted || engineError !== undefined) continue // who follows asks anyway
+      const before = silence
+      silence = await engine.ping(stop.signal).then(() => undefined, describe)
+      if (before === undefined || silence !== undefined) continue
+      onNetworks()
+      void audit()
+    }
+  }
+  const working = Promise.all([follow(), patrol(), listen()])
   const unsubscribe = mirror.onAvailability(available => available && void audit())
 
   return {
     get engineError() {
-      return engineError
+      return engineError ?? silence
     },
     get engineVersion() {
       return engineVersion

@@ -163,6 +163,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   }
   let looks = 0
   const engine: Engine = {
+    ping: () => Promise.reject(new Error('unused')),
     version: () => Promise.reject(new Error('unused')),
     networks: async () => {
       looks++

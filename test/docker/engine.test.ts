@@ -50,6 +50,7 @@ t.test('an engine that says that it cannot is not silent', async t => {
   ] as const) {
     answer = { status, message: 'no' }
     t.equal(isSilent(await engine.container('x').catch(error => error)), silent, `${status}`)
+    t.equal(isSilent(await engine.ping(new AbortController().signal).catch(error => error)), silent, `${status}`)
   }
 })
 

@@ -31,11 +31,16 @@ const open = (t: Test, speed = 10) => {
   const streams = new Set<(event: EngineEvent) => void>()
   let asked = 0
   let store: WeftError | undefined
+  let hangs = false
+  let networksCame = 0
 
   const attachments = (id: string, shown: boolean) => ({
     Networks: { app: { NetworkID: docker, EndpointID: shown ? endpointOf(id) : '', Aliases: null } },
   })
   const engine = {
+    async ping() {
+      if (hangs) throw new WeftError('DOCKER_UNAVAILABLE', 'no answer', { cause: 'time' })
+    },
     version: async () => '20.10.24',
     networks: async () => [{ Id: docker, Name: 'app' }],
     containers: async (filters?: { id?: string[] }) =>
@@ -103,7 +108,7 @@ const open = (t: Test, speed = 10) => {
   const start = () => {
     const identity = openIdentity(engine, context as never, holdings)
     const workloads = openWorkloads({
-      ...{ context, engine, identity, starts: openStarts(engine, identity, clock), onNetworks: () => {} },
+      ...{ context, engine, identity, starts: openStarts(engine, identity, clock), onNetworks: () => networksCame++ },
       holdings,
       bindings: { byDocker: (id: string) => (id === docker ? { network } : undefined) },
       endpoints: {
@@ -134,6 +139,8 @@ const open = (t: Test, speed = 10) => {
   return {
     ...{ start, clock, locked, broken, released, streams, names },
     asked: () => asked,
+    networksCame: () => networksCame,
+    hang: (does: boolean) => (hangs = does),
     /** Runs, but for who says otherwise; nobody has told weft of it yet. */
     make(
       id: string,
@@ -186,6 +193,21 @@ t.test('a container that cannot be looked at stops neither events nor the look a
     tell('start', 'worse')
     t.ok(await inTime(() => nameOf('worse') === 'worse', 500), `${how}: known when it has started`)
   }
+})
+
+t.test('an engine that hangs does not answer, though its event stream stays open', async t => {
+  const { start, make, nameOf, names, hang, asked, networksCame } = open(t, 100)
+  make('web')
+  const workloads = start()
+  t.ok(await inTime(() => nameOf('web') === 'web'))
+  t.equal(workloads.engineError, undefined)
+  hang(true)
+  t.ok(await inTime(() => workloads.engineError === 'no answer: time', 500))
+  names.set('web', 'site')
+  hang(false)
+  t.ok(await inTime(() => workloads.engineError === undefined, 500))
+  t.ok(await inTime(() => nameOf('web') === 'site', 100), 'looked at when it answers')
+  t.same([asked(), networksCame()], [1, 2], 'by the same stream')
 })
 
 t.test('a store that takes nothing stops no events, and opens no streams', async t => {
