@@ -14,7 +14,7 @@ import type { Compare, Write } from '../store/store.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
-import { sweepNetwork } from './ending.ts'
+import { finishRemoval, sweepNetwork } from './ending.ts'
 import { differenceOf } from './joining.ts'
 import { otherOption, parseOptions } from './options.ts'
 import type { Pools } from './pools.ts'
@@ -227,13 +227,22 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     try {
       return { record, revision: await store.commit(compares, writes, { signal }) }
     } catch (error) {
-      if (error instanceof ConflictError && options.vni !== undefined && (await store.get(keys.vni(vni), { signal })))
-        throw new WeftError(
-          'TAKEN',
-          `VNI ${vni} belongs to another network of the cluster: choose another, or leave weft.vni out`,
-        )
+      if (error instanceof ConflictError && options.vni !== undefined) await refuseVni(vni, id, signal)
       throw error
     }
+  }
+
+  /** Of a network that goes, its VNI is free in a moment: the caller tries again. */
+  const refuseVni = async (vni: number, id: NetworkId, signal: AbortSignal): Promise<void> => {
+    const claim = await store.get(keys.vni(vni), { signal })
+    const holder = claim && decode('vniClaim', claim.key, claim.value).network
+    if (holder === undefined || holder === id) return
+    await pools.gone(holder, signal)
+    if ((await finishRemoval(context, claim!, signal)) !== undefined) return
+    throw new WeftError(
+      'TAKEN',
+      `VNI ${vni} belongs to another network of the cluster: choose another, or leave weft.vni out`,
+    )
   }
 
   const namesake = (name: string): Network | undefined =>

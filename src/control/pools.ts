@@ -53,6 +53,8 @@ export interface Pools {
   abandon(prefix: string, signal: AbortSignal): Promise<boolean>
   /** Was a pool of it asked for by its name (the IPAM option weft.network) of late? CreateNetwork does not tell. */
   invited(network: NetworkId): boolean
+  /** Waits for what becomes of a network that Docker or the cluster is taking away; true: it is gone. */
+  gone(network: NetworkId, signal: AbortSignal): Promise<boolean>
   /** Who holds this prefix; NOT_FOUND if nobody does. */
   holder(prefix: string, signal: AbortSignal): Promise<Versioned<PoolClaim>>
 }
@@ -95,6 +97,7 @@ export const openPools = (context: Context): Pools => {
     if (state.kind === 'removing') return true
     return origin.by === 'docker' && context.clock.monotonic() - (givenBack.get(id) ?? -removalMs) < removalMs
   }
+  const gone = (id: NetworkId, signal: AbortSignal): Promise<boolean> => goneInTime(context, id, signal, isGoing)
 
   const book = async (signal: AbortSignal): Promise<Book> => {
     const { entries } = await store.list('pools', { signal })
@@ -153,7 +156,7 @@ export const openPools = (context: Context): Pools => {
         shared.set(other, (shared.get(other) ?? 0) + 1)
         return { network: record.network, prefix: other }
       }
-      if (await goneInTime(context, record.network, signal, isGoing)) return explicit(text, request, signal)
+      if (await gone(record.network, signal)) return explicit(text, request, signal)
       throw new WeftError(
         'TAKEN',
         overlapText(text, other, record, mirror.snapshot.networks.get(record.network)?.record),
@@ -218,7 +221,7 @@ export const openPools = (context: Context): Pools => {
     const entry = await store.get(keys.networkName(name), { signal })
     const id = entry && decode('nameClaim', entry.key, entry.value).network
     if (id === undefined) return undefined
-    return (await goneInTime(context, id, signal, isGoing)) ? networkNamed(name, signal) : id
+    return (await gone(id, signal)) ? networkNamed(name, signal) : id
   }
 
   const joined = async (id: NetworkId, request: PoolRequest, signal: AbortSignal): Promise<PoolGrant | undefined> => {
@@ -326,6 +329,7 @@ export const openPools = (context: Context): Pools => {
       const at = invitations.get(network)
       return at !== undefined && context.clock.monotonic() - at < invitationMs
     },
+    gone,
     release,
     abandon(prefix, signal) {
       shared.delete(prefix)

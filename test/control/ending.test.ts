@@ -32,11 +32,11 @@ const open = async (t: Test, wrap: (store: Store) => Store) => {
   const endpoint = { id: 'e1', network: id, node: 'b', boot: 'b', addresses: ['10.230.0.9'], mac: '02:77:0a:e6:00:09' }
   const ports = [{ proto: 'tcp', port: 80, hostPort: 8080 } as const]
   await put(keys.endpoint(id, 'e1'), encode('endpoint', { ...endpoint, ports, gateway: true, identity: 0 }))
-  const state = { kind: 'removing', since: '', by: 'a', acks: [], force: true } as const
   await networks.update(id, now => ({ ...now, state }), limit())
   const left = async () => (await store.list('', { signal: limit() })).entries.map(({ key }) => key).sort()
   return { ...host, id, left }
 }
+const state = { kind: 'removing', since: '', by: 'a', acks: [], force: true } as const
 const nothing = ['cluster', 'nodes/a', 'nodes/b', 'pools-epoch']
 
 t.test('broken off by the store, in each of its steps, it is gone on with', async t => {
@@ -78,4 +78,58 @@ t.test('a port that somebody else takes or leaves at that moment', async t => {
   }
   await networks.remove(id, limit())
   t.same(await left(), [...nothing, 'ports/tcp/8080'])
+})
+
+const second = { ...request, docker: 'e', pools: [{ prefix: '10.231.0.0/24' }] }
+
+t.test('who asks for its VNI is refused while it is there, and waits while it goes', async t => {
+  const { pools, networks, id } = await open(t, store => store)
+  const { vni } = networks.find(id).record
+  await pools.request({ family: 4, prefix: '10.231.0.0/24' }, limit())
+  const create = () => networks.create({ ...second, options: { 'weft.vni': String(vni) } }, limit())
+  await networks.update(id, now => ({ ...now, state: { kind: 'active' } }), limit())
+  await t.rejects(create(), { code: 'TAKEN', message: /belongs to another network of the cluster/ })
+  await networks.update(id, now => ({ ...now, state }), limit())
+  const waiting = create()
+  await networks.remove(id, limit())
+  t.equal((await waiting).vni, vni)
+})
+
+t.test('who asks for its VNI finishes a removal that was broken off', async t => {
+  let isAway = true
+  const { context, pools, networks, id, left } = await open(t, store => ({
+    ...store,
+    async commit(compares, writes, options) {
+      if (isAway && writes.some(({ kind, key }) => kind === 'delete' && key.startsWith('addresses/')))
+        throw new WeftError('STORE_UNAVAILABLE', 'away')
+      return store.commit(compares, writes, options)
+    },
+  }))
+  const { vni } = networks.find(id).record
+  await pools.request({ family: 4, prefix: '10.231.0.0/24' }, limit())
+  await t.rejects(networks.remove(id, limit()), { code: 'STORE_UNAVAILABLE' })
+  isAway = false
+  t.equal((await networks.create({ ...second, options: { 'weft.vni': String(vni) } }, limit())).vni, vni)
+  t.same(await finishRemovals(context, limit()), [])
+  t.notOk((await left()).some(key => key.includes(id)))
+})
+
+t.test('two that finish one removal: neither takes the VNI of the network made in between', async t => {
+  let meddle = async (): Promise<void> => {}
+  const { context, pools, networks, id, left } = await open(t, store => ({
+    ...store,
+    async commit(compares, writes, options) {
+      if (writes.some(({ kind, key }) => kind === 'delete' && key.startsWith('vnis/'))) await meddle()
+      return store.commit(compares, writes, options)
+    },
+  }))
+  const { vni } = networks.find(id).record
+  await pools.request({ family: 4, prefix: '10.231.0.0/24' }, limit())
+  meddle = async () => {
+    meddle = async () => {}
+    await finishRemovals(context, limit())
+    await networks.create({ ...second, options: { 'weft.vni': String(vni) } }, limit())
+  }
+  await networks.remove(id, limit())
+  t.ok((await left()).includes(keys.vni(vni)))
 })
