@@ -290,6 +290,7 @@ export const openNetworks = (context: Context, bindings: Bindings, pools: Pools)
     async create(request, signal) {
       if (request.pools.length === 0)
         throw new WeftError('INVALID', 'a weft network needs a subnet: use --ipam-driver weft')
+      for (const { prefix } of request.pools) pools.accepted(prefix)
       const { record: claim } = await pools.holder(request.pools[0]!.prefix, signal)
       return queue.run(claim.network, async () => {
         const { record, revision } = await create(request, signal)

@@ -53,6 +53,8 @@ export interface Pools {
   abandon(prefix: string, signal: AbortSignal): Promise<boolean>
   /** Was a pool of it asked for by its name (the IPAM option weft.network) of late? CreateNetwork does not tell. */
   invited(network: NetworkId): boolean
+  /** Docker took this pool, its CreateNetwork has come: it did not ask again because of its host. */
+  accepted(prefix: string): void
   /** Waits for what becomes of a network that Docker or the cluster is taking away; true: it is gone. */
   gone(network: NetworkId, signal: AbortSignal): Promise<boolean>
   /** Who holds this prefix; NOT_FOUND if nobody does. */
@@ -69,6 +71,8 @@ const dockersOwn = [
 export const recreate = 'remove the network and type docker network create -d weft --ipam-driver weft NAME'
 
 const repetitionMs = 2000
+/** So many networks of one name may be made here at the same moment. */
+const mostRepetitions = 8
 /** Between RequestPool and CreateNetwork. */
 const invitationMs = 10_000
 /** Between Docker's word and the cluster's being asked. */
@@ -83,7 +87,10 @@ interface Book {
 
 export const openPools = (context: Context): Pools => {
   const { store, mirror, node } = context
-  /** Automatic answers of late (monotonic ms) to requests by name: Docker repeats when ours overlaps a route of its host. */
+  /**
+   * Automatic answers of late (monotonic ms) to requests by name, by prefix: Docker repeats when ours overlaps a route of
+   * its host.
+   */
   const answered = new Map<string, readonly number[]>()
 
   /** Unsettled claims that were given again: to whom Docker's repetition came from, or to a second network; how often. */
@@ -260,14 +267,13 @@ export const openPools = (context: Context): Pools => {
   }
 
   /** The same answer again within 2 s: a user's next command, or Docker refused it for what is in its host's way. */
-  const refuseRepetition = ({ network, prefix }: PoolGrant): void => {
+  const refuseRepetition = (prefix: string): void => {
     const now = context.clock.monotonic()
-    const key = `${network} ${prefix}`
-    const before = (answered.get(key) ?? []).filter(at => now - at <= repetitionMs)
-    answered.set(key, [...before, now])
+    const before = (answered.get(prefix) ?? []).filter(at => now - at <= repetitionMs)
+    answered.set(prefix, [...before, now])
     if (before.length === 0) return
     const route = routes().find(({ host, inTheWay }) => host === node && overlaps(inTheWay, parsePrefix(prefix)))?.route
-    if (route === undefined && before.length < 3) return
+    if (route === undefined && before.length < mostRepetitions) return
     throw new WeftError(
       'TAKEN',
       `subnet ${prefix} of that network clashes with ${route ? `route ${route}` : 'a route or resolver'} of host ${node}: remove the route, or give the network another subnet`,
@@ -321,13 +327,16 @@ export const openPools = (context: Context): Pools => {
           ? automatic(request, id ?? newId(), signal)
           : explicit(request.prefix, request, signal)
       })
-      if (request.wanted !== undefined && request.prefix === undefined) refuseRepetition(grant)
+      if (request.wanted !== undefined && request.prefix === undefined) refuseRepetition(grant.prefix)
       if (request.wanted !== undefined) invitations.set(grant.network, context.clock.monotonic())
       return grant
     },
     invited(network) {
       const at = invitations.get(network)
       return at !== undefined && context.clock.monotonic() - at < invitationMs
+    },
+    accepted(prefix) {
+      answered.delete(prefix)
     },
     gone,
     release,

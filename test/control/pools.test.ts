@@ -10,12 +10,17 @@ import { keys } from '../../src/store/keys.ts'
 import { openMirror } from '../../src/store/mirror.ts'
 import { limit, openHost as open } from './host.ts'
 
-t.test('a second network of one name within two seconds is no clash, an engine that asks on and on is', async t => {
-  const { pools } = await open(t)
+t.test('many networks of one name within two seconds are no clash, an engine that asks on and on is', async t => {
+  const { pools, networks } = await open(t)
   const ask = () => pools.request({ family: 4, wanted: 'app' }, limit())
   const first = await ask()
-  t.same(await ask(), first)
-  t.same(await ask(), first)
+  const create = (docker: string) =>
+    networks.create({ docker, pools: [first], options: {}, internal: false, ipv6: false }, limit())
+  for (let i = 0; i < 40; i++) {
+    t.same(await ask(), first, 'one after the other')
+    await create(`d${i}`)
+  }
+  for (let i = 0; i < 8; i++) t.same(await ask(), first, 'at the same moment')
   await t.rejects(ask(), { code: 'TAKEN', message: /clashes with a route or resolver of host a/ })
 })
 
