@@ -10,7 +10,8 @@ export const checkCopy = (records: readonly StoredRecord[]): void => {
   for (const { key, value } of records) {
     const kind = recordKinds[partsOf(key)[0]!]
     if (kind) decode(kind, key, value)
-    else if (key !== keys.poolsEpoch) throw new WeftError('INVALID', `store key ${key}: no record of this weft`)
+    else if (key !== keys.poolsEpoch && key !== keys.nodesEpoch)
+      throw new WeftError('INVALID', `store key ${key}: no record of this weft`)
   }
   if (new Set(records.map(({ key }) => key)).size < records.length)
     throw new WeftError('INVALID', 'the copy has one key twice: it is damaged')

@@ -58,6 +58,11 @@ export interface Nodes extends Closeable {
   close(): Promise<void>
 }
 
+interface Turn {
+  readonly compare: Compare
+  readonly write: Write
+}
+
 export const openNodes = (context: Context): Nodes => {
   const { store, mirror, node: self, boot, clock, log } = context
   const stop = new AbortController()
@@ -86,6 +91,16 @@ export const openNodes = (context: Context): Nodes => {
       { signal },
     )
     return record
+  }
+
+  /** VTEPs come one at a time, or two hosts that join at the same moment might both have one. */
+  const nextTurn = async (signal: AbortSignal): Promise<Turn> => {
+    const key = keys.nodesEpoch
+    const entry = await store.get(key, { signal })
+    return {
+      compare: entry ? { key, is: 'at', revision: entry.revision } : { key, is: 'absent' },
+      write: { kind: 'put', key, value: newId() },
+    }
   }
 
   const refuseTwins = async (facts: NodeFacts, signal: AbortSignal): Promise<void> => {
@@ -143,7 +158,8 @@ export const openNodes = (context: Context): Nodes => {
     throw new WeftError('FULL', 'the cluster has 65,535 nodes: remove dead ones with weft node rm')
   }
 
-  const write = async (facts: NodeFacts, signal: AbortSignal): Promise<Node> => {
+  /** `turn`: a new VTEP may come. */
+  const write = async (facts: NodeFacts, signal: AbortSignal, turn?: Turn): Promise<Node> => {
     const entry = await store.get(keys.node(self), { signal })
     // one that cannot be read is written again
     const known = entry && readable(() => decode('node', entry.key, entry.value))
@@ -154,7 +170,7 @@ export const openNodes = (context: Context): Nodes => {
     if (known && known.fenced === undefined) {
       const record: Node = { ...known, instance, boot, vtep, mtu, routes, addresses, version }
       if (JSON.stringify(record) === JSON.stringify(known)) return record
-      await put(record, [unchanged], [], signal)
+      await put(record, [unchanged], [], signal, known.vtep === vtep ? undefined : turn)
       return record
     }
     const { number, claim } = await freeNumber(instance, known?.number, signal)
@@ -165,7 +181,7 @@ export const openNodes = (context: Context): Nodes => {
       ...(drained ? { drained } : {}),
     }
     const value = encode('nodeNumber', { node: self, instance })
-    await put(record, [unchanged, claim], [{ kind: 'put', key: keys.nodeNumber(number), value }], signal)
+    await put(record, [unchanged, claim], [{ kind: 'put', key: keys.nodeNumber(number), value }], signal, turn)
     return record
   }
 
@@ -174,9 +190,12 @@ export const openNodes = (context: Context): Nodes => {
     compares: readonly Compare[],
     more: readonly Write[],
     signal: AbortSignal,
+    turn?: Turn,
   ): Promise<void> => {
     const write: Write = { kind: 'put', key: keys.node(self), value: encode('node', record) }
-    await mirror.reached(await store.commit(compares, [write, ...more], { signal }), signal)
+    const guards = turn ? [...compares, turn.compare] : compares
+    const writes = turn ? [write, ...more, turn.write] : [write, ...more]
+    await mirror.reached(await store.commit(guards, writes, { signal }), signal)
   }
 
   /** Of two hosts that came with one name at the same moment, the first to be present stays. */
@@ -302,9 +321,12 @@ export const openNodes = (context: Context): Nodes => {
       const cluster = await attempt(context, signal, () => ensureCluster(defaults, signal))
       if (familyOf(facts.vtep) !== cluster.underlayFamily)
         throw new WeftError('INVALID', `--vtep ${facts.vtep}: this cluster's underlay is IPv${cluster.underlayFamily}`)
-      await refuseTwins(facts, signal)
       await refuseLiving(facts, signal)
-      return attempt(context, signal, () => write(facts, signal))
+      return attempt(context, signal, async () => {
+        const turn = await nextTurn(signal)
+        await refuseTwins(facts, signal)
+        return write(facts, signal, turn)
+      })
     },
     async update(facts, signal) {
       await attempt(context, signal, () => write(facts, signal))

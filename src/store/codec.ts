@@ -228,7 +228,7 @@ export interface Records {
 
 const formatVersion = 1
 
-/** By the first part of a key; `pools-epoch` is no record, only a mark. */
+/** By the first part of a key; `pools-epoch` and `nodes-epoch` are no records, only marks. */
 export const recordKinds: Readonly<Record<string, RecordKind>> = {
   cluster: 'cluster',
   nodes: 'node',

@@ -9,6 +9,7 @@ const cidr = (text: string): string => part(text.replace('/', '_'))
 export const keys = {
   cluster: 'cluster',
   poolsEpoch: 'pools-epoch',
+  nodesEpoch: 'nodes-epoch',
   node: (name: NodeName) => `nodes/${part(name)}`,
   presence: (name: NodeName) => `presence/${part(name)}`,
   nodeNumber: (number: number) => `node-numbers/${number}`,

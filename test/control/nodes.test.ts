@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { systemClock } from '../../src/base/clock.ts'
 import { WeftError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
+import { checkCopy } from '../../src/control/copy.ts'
 import { openNodes } from '../../src/control/nodes.ts'
 import { encode } from '../../src/store/codec.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
@@ -80,6 +81,7 @@ const open = async (t: Test, containers = 3) => {
   }
   return { inner, nodes, left, ofA, beforeCommit, signal: AbortSignal.timeout(10_000) }
 }
+const defaults = { pools: [], vxlanPort: 4789, underlayFamily: 4 } as const
 const outage = new WeftError('STORE_UNAVAILABLE', 'no store')
 
 t.test('a fencing that breaks off at any commit is finished when it is repeated', async t => {
@@ -182,7 +184,6 @@ t.test('only a node that is away is fenced or released', async t => {
 t.test('a record of our own that was lost or damaged is written again with its number; others stop nobody', async t => {
   const { inner, nodes, signal } = await open(t)
   const facts = { instance: 'i', vtep: '192.0.2.9', mtu: 1500, routes: [], addresses: [], version: '1' }
-  const defaults = { pools: [], vxlanPort: 4789, underlayFamily: 4 } as const
   await inner.commit([], [{ kind: 'delete', key: keys.node('a') }, nodeRecord('c', 1), put(keys.node('b'), 'garbage')])
   const { number } = await nodes.join(facts, defaults, signal)
   await nodes.setDrained('a', true, signal)
@@ -191,5 +192,31 @@ t.test('a record of our own that was lost or damaged is written again with its n
     const written = await nodes.join(facts, defaults, signal)
     t.match(written, { number, instance: 'i' })
     t.match((await inner.get(keys.node('a')))?.value, /192.0.2.9.*"drained":true/)
+  }
+})
+
+t.test('of two hosts with one VTEP that join at the same moment one is refused', async t => {
+  // anew, with a number of its own; and again with another VTEP than before
+  for (const known of [false, true]) {
+    const { inner, nodes, beforeCommit, signal } = await open(t)
+    if (!known) await inner.commit([], [{ kind: 'delete', key: keys.node('a') }])
+    const mirror = openMirror(inner, silentLog, 'c')
+    t.teardown(() => mirror.close())
+    const other = openNodes({ store: inner, mirror, node: 'c', boot: 'b', clock: systemClock, log: silentLog })
+    t.teardown(() => other.close())
+    const facts = { instance: 'i', vtep: '192.0.2.9', mtu: 1500, routes: [], addresses: [], version: '1' }
+    beforeCommit(async writes => {
+      if (!writes.some(({ key }) => key === keys.node('a'))) return
+      beforeCommit(async () => {})
+      t.match(await other.join({ ...facts, instance: 'j' }, defaults, signal), { vtep: '192.0.2.9' })
+    })
+    await t.rejects(nodes.join(facts, defaults, signal), {
+      code: 'TAKEN',
+      message: /^VTEP 192\.0\.2\.9 belongs to node c: give this host its own with --vtep/,
+    })
+    t.notMatch((await inner.get(keys.node('a')))?.value ?? '', /192\.0\.2\.9/)
+    const { entries } = await inner.list('')
+    const copy = entries.filter(({ key }) => /^(cluster|nodes)/.test(key))
+    t.doesNotThrow(() => checkCopy(copy), 'and the store can be copied')
   }
 })

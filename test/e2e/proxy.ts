@@ -46,7 +46,7 @@ export const heldKeys = async (lab: Lab): Promise<string[]> => {
   const { kvs } = JSON.parse(text) as { kvs: { key: string; value: string }[] }
   const plain = (base64: string): string => Buffer.from(base64, 'base64').toString()
   return kvs.flatMap(({ key, value }) =>
-    /pools-epoch/.test(plain(key)) || plain(value).includes('"resting"') ? [] : [plain(key)],
+    /-epoch$/.test(plain(key)) || plain(value).includes('"resting"') ? [] : [plain(key)],
   )
 }
 
