@@ -28,7 +28,7 @@ const may: Readonly<Record<string, readonly string[]>> = {
   floating: ['model', 'store', 'netlink', 'kernel/host-addresses', 'base'],
   docker: ['control', 'model', 'base'],
   api: ['control', 'reconcile/status', 'model', 'base'],
-  cli: ['api/client', 'api/gen', 'base'],
+  cli: ['api/client', 'api/gen', 'model/address', 'base'],
 }
 
 const importsOf = (file: string): string[] =>

@@ -3,6 +3,7 @@
 import type { Command } from 'commander'
 import type { Network, Pool } from '../../api/gen/weft.ts'
 import { WeftError } from '../../base/errors.ts'
+import { type Address, contains, parseAddress, parseInterface } from '../../model/address.ts'
 import { type Cli, many, outputOption, pairs, show } from '../context.ts'
 import { table } from '../render.ts'
 
@@ -24,7 +25,7 @@ export const networkCommand = (program: Command, cli: Cli): void => {
     .command('create <name>')
     .description('make a network; every host of the cluster then shows it in docker network ls')
     .option('--subnet <cidr>', 'subnet, one per family; default: chosen from the cluster pools', many)
-    .option('--gateway <ip>', 'gateway of the subnet of its family', many)
+    .option('--gateway <ip>', 'gateway of the subnet that it is in', many)
     .option('--ip-range <cidr>', 'part of the subnet that containers get addresses from', many)
     .option('--ipv6', 'IPv6 as well')
     .option('--internal', 'no way out')
@@ -88,19 +89,41 @@ export const networkCommand = (program: Command, cli: Cli): void => {
     })
 }
 
-const poolsOf = (flags: CreateFlags): Pool[] => {
-  const subnets = flags.subnet ?? []
-  const family = (text: string): boolean => text.includes(':')
-  const of = (list: string[] | undefined, subnet: string): string =>
-    list?.find(text => family(text) === family(subnet)) ?? ''
-  if (subnets.length === 0 && (flags.gateway || flags.ipRange))
+const poolsOf = ({ subnet: subnets = [], gateway, ipRange }: CreateFlags): Pool[] => {
+  if (subnets.length === 0 && (gateway || ipRange))
     throw new WeftError('INVALID', '--gateway and --ip-range need --subnet beside them')
+  const gateways = bySubnet(subnets, '--gateway', gateway, parseAddress)
+  const ranges = bySubnet(subnets, '--ip-range', ipRange, (text, flag) => parseInterface(text, flag).address)
   return subnets.map(prefix => ({
     prefix,
-    gateway: of(flags.gateway, prefix),
-    range: of(flags.ipRange, prefix),
+    gateway: gateways.get(prefix) ?? '',
+    range: ranges.get(prefix) ?? '',
     aux: {},
   }))
+}
+
+/** Which of the values is whose; none is left over. */
+const bySubnet = (
+  subnets: readonly string[],
+  flag: string,
+  values: readonly string[] = [],
+  parse: (text: string, field: string) => Address,
+): ReadonlyMap<string, string> => {
+  const found = new Map<string, string>()
+  for (const value of values) {
+    const address = parse(value, flag)
+    const subnet = subnets.find(text => contains(parseInterface(text, '--subnet').prefix, address))
+    if (subnet === undefined)
+      throw new WeftError(
+        'INVALID',
+        `${flag} ${value} is not inside --subnet ${subnets.join(' or ')}: give its --subnet too, or leave it out`,
+      )
+    const first = found.get(subnet)
+    if (first !== undefined)
+      throw new WeftError('INVALID', `${flag} ${value}: --subnet ${subnet} has ${first} already: give it one`)
+    found.set(subnet, value)
+  }
+  return found
 }
 
 const describeNetwork = (network: Network): string => {
