@@ -160,6 +160,12 @@ export const apiHandlers = (parts: ApiParts): Handlers => {
       return show(networks.find(name).record)
     },
     async createNetwork(request, signal) {
+      const other = request.options['weft.network']
+      if (other !== undefined)
+        throw new WeftError(
+          'INVALID',
+          `--opt weft.network=${other}: weft network create makes a network, and joins none: leave it out, or type docker network create -d weft --ipam-driver weft -o weft.network=${other} --ipam-opt weft.network=${other} ${request.name}`,
+        )
       const id = await parts.createNetwork(request, signal)
       return show(networks.find(id).record)
     },

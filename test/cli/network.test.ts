@@ -75,3 +75,11 @@ t.test('a flag that nothing comes of is refused', async t => {
     t.match(await create(...args), { code: 2, err }, args.join(' '))
   t.same(asked, [])
 })
+
+t.test('it joins no network, and says what does', async t => {
+  t.match(await create('--opt', 'weft.network=shop'), {
+    code: 2,
+    err: /joins none: leave it out, or type docker network create .* --ipam-opt weft\.network=shop app$/m,
+  })
+  t.same(asked, [])
+})
