@@ -50,7 +50,7 @@ export interface Peers extends Closeable {
   readonly silences: readonly Silence[]
   /** Everybody who is asked, by network. */
   readonly verdicts: readonly { readonly network: NetworkId; readonly node: NodeName; readonly verdict: Verdict }[]
-  /** Everybody has answered or is silent, or cannot be asked yet; at most 2 s. */
+  /** Everybody has answered or is silent, or cannot be asked yet; at most 5 s, for a slow machine: a second will do. */
   settled(): Promise<void>
   close(): Promise<void>
 }
@@ -84,7 +84,7 @@ interface Peer {
   since: number
 }
 
-const settleMs = 2000
+const settleMs = 5000
 const keyOf = (network: NetworkId, node: NodeName): string => `${network} ${node}`
 const isSilent = (verdict: Verdict | undefined): boolean => verdict === 'silent' || verdict === 'dead'
 

@@ -213,6 +213,7 @@ t.test('datagrams in fragments arrive whole, both ways', async t => {
 t.test('nothing is lost while the client looks again for who has the address', async t => {
   for (const vip of [vip4, vip6]) await ask('far', 'udp', vip, 1)
   const held = hold('far', 'udp', 15, 40_003, `${vip4},80`, `${vip6},80`)
+  const over = new Promise(resolve => held.child.once('close', resolve))
   await lab.until(async () => held.lines().length > 4, 20_000)
   // nothing confirms a neighbour to UDP: after 5 s it is asked by unicast, then by all
   for (const vip of [vip4, vip6]) {
@@ -220,7 +221,7 @@ t.test('nothing is lost while the client looks again for who has the address', a
     const [{ lladdr }] = JSON.parse(found) as [{ lladdr: string }]
     await within('h3', 'far', ...`ip neigh replace ${vip} lladdr ${lladdr} dev eth0 nud stale`.split(' '))
   }
-  await new Promise(resolve => held.child.once('close', resolve))
+  await over
   for (const vip of [vip4, vip6]) {
     const answers = held.answers(`${vip},80`)
     t.match(answers, [/^(one|two) /])
