@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The real kernel behind the contract. Namespaces are followed from the moment they are there; whoever deletes one of
 // ours is noticed by its file.
-import { type FSWatcher, mkdirSync, watch } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { describe } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { NetlinkError } from '../netlink/errors.ts'
@@ -11,6 +11,7 @@ import { applyOperations } from './apply.ts'
 import { countBalanced } from './counters.ts'
 import { linkObject, type PeerOf } from './decode.ts'
 import { forgetFlows } from './flows.ts'
+import { type FolderWatch, watchFolder } from './folder-watch.ts'
 import { follow } from './follow.ts'
 import { isIpvs } from './ipvs.ts'
 import { openIpvsWatch } from './ipvs-watch.ts'
@@ -30,7 +31,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
     if (observations.length > 0) listener?.({ kind: 'changed', observations })
   })
   let listener: ((event: KernelEvent) => void) | undefined
-  let watcher: FSWatcher | undefined
+  let watcher: FolderWatch | undefined
   let closed = false
 
   const peerOf: PeerOf = (ns: Ns, link: Link) => {
@@ -93,8 +94,8 @@ export const openLinuxKernel = (log: Log): Kernel => {
   }
 
   /** A file in /run/netns came or went. */
-  const onFile = async (name: string | null): Promise<void> => {
-    if (name === null || closed || !monitors.has(name) || (await isNamespace(name))) return
+  const onFile = async (name: string): Promise<void> => {
+    if (closed || !monitors.has(name) || (await isNamespace(name))) return
     await stopFollowing(name)
     listener?.({ kind: 'lost', ns: name })
   }
@@ -143,11 +144,9 @@ export const openLinuxKernel = (log: Log): Kernel => {
     follow(tell) {
       listener = tell
       mkdirSync(folder, { recursive: true })
-      watcher = watch(
-        folder,
-        (_, name) => void onFile(name).catch(error => log.error({ err: describe(error) }, 'namespaces not looked at')),
-      )
-      watcher.unref()
+      const look = (name: string): void =>
+        void onFile(name).catch(error => log.error({ err: describe(error) }, 'namespaces not looked at'))
+      watcher = watchFolder(folder, () => monitors.keys(), look, log)
     },
     async close() {
       closed = true
