@@ -69,8 +69,8 @@ export interface FollowParts {
 }
 
 /** Opens the notifications of a namespace. */
-export const follow = async (parts: FollowParts): Promise<Monitor> => {
-  const route = await openMonitor({
+export const follow = async (parts: FollowParts, open = openMonitor): Promise<Monitor> => {
+  const route = await open({
     protocol: NETLINK_ROUTE,
     netns: pathOf(parts.ns),
     groups: parts.ns === '' ? hostGroups : rtnlGroups,
@@ -80,7 +80,7 @@ export const follow = async (parts: FollowParts): Promise<Monitor> => {
     },
     onLost: parts.onLost,
   })
-  const netfilter = await openMonitor({
+  const netfilter = await open({
     protocol: NETLINK_NETFILTER,
     netns: pathOf(parts.ns),
     groups: [nftGroup],
@@ -88,6 +88,9 @@ export const follow = async (parts: FollowParts): Promise<Monitor> => {
       if (messages.some(message => !parts.ownNetfilterPort(message.port) && concernsUs(message))) parts.onLost()
     },
     onLost: parts.onLost,
+  }).catch(async error => {
+    await route.close() // or it would keep its namespace
+    throw error
   })
   return {
     async close() {

@@ -78,7 +78,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
         await sockets.close()
       }
     } catch (error) {
-      monitors.delete(ns)
+      await stopFollowing(ns)
       if (!(error instanceof NetlinkError && error.absent))
         log.error({ ns, err: describe(error) }, 'namespace not followed')
     }
