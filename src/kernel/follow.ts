@@ -148,9 +148,10 @@ const read = (parts: FollowParts, message: Message): Observation[] => {
     case RTM.NEWNEXTHOP:
     case RTM.DELNEXTHOP: {
       const nexthop = decodeNexthop(message)
-      const object = nexthop && nexthopObject(ns, nexthop)
-      if (!object) return []
-      return isRemovedNexthop(message) ? gone(keyOf(object)) : seen(object)
+      if (!nexthop || ns !== '') return []
+      const object = isRemovedNexthop(message) ? undefined : nexthopObject(ns, nexthop)
+      // another's by the number of ours has taken its place
+      return object ? seen(object) : gone(`nexthop ${nexthop.id}`)
     }
     case RTM.NEWNEIGH:
     case RTM.DELNEIGH:

@@ -248,6 +248,11 @@ else {
       `${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
     ],
     [
+      "another's nexthop in the place of ours",
+      `ip nexthop replace id $(ip nexthop show | sed -n 's/^id \\([0-9]*\\) via 192.0.2.2 .*/\\1/p;T;q') via 192.0.2.99 fdb`,
+      `ip nexthop show | grep 'via 192.0.2.2 ' && ! ip nexthop show | grep 192.0.2.99 && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    [
       'an isolated port',
       `${inN} bridge link set dev clocal0000000 isolated on`,
       `${inN} bridge -d link show dev clocal0000000 | grep 'isolated off'`,
