@@ -2,6 +2,7 @@
 // Operations into netlink: consecutive ones of a namespace and protocol travel together, nf_tables ones as a single
 // transaction. Every write is a replace where the kernel has one, so that a repeated or half-done pass converges.
 import { NotSupportedError, WeftError } from '../base/errors.ts'
+import { formatAddress, formatPrefix, parseInterface } from '../model/address.ts'
 import { NetlinkError } from '../netlink/errors.ts'
 import { netnsWrite } from '../netlink/netns.ts'
 import { nftBatch } from '../netlink/nft/batch.ts'
@@ -12,6 +13,7 @@ import { addLink, removeLink, setBridgePort, setLink, setLinkKind } from '../net
 import { removeNeighbour, replaceNeighbour } from '../netlink/rtnl/neigh.ts'
 import { removeNexthop, replaceNexthop } from '../netlink/rtnl/nexthop.ts'
 import { removeRoute, replaceRoute } from '../netlink/rtnl/route.ts'
+import { RTPROT } from '../netlink/rtnl/uapi.ts'
 import type { Request } from '../netlink/socket.ts'
 import { portGroup, protocol } from './decode.ts'
 import { isGuestChain } from './guest-chains.ts'
@@ -19,7 +21,7 @@ import { applyIpvs, isIpvs } from './ipvs.ts'
 import type { Operation, OperationResult } from './kernel.ts'
 import { createNamespace, pathOf, removeNamespace } from './namespaces.ts'
 import { isNft, writeNft } from './nft.ts'
-import { type KernelObject, type LinkObject, type Ns, nsOf, type VethObject } from './objects.ts'
+import { type AddressObject, type KernelObject, type LinkObject, type Ns, nsOf, type VethObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
 
 const noArp = 0x40
@@ -247,13 +249,24 @@ const applyRoute = async (sockets: Sockets, ns: Ns, group: readonly Operation[])
 
 const devOf = (object: KernelObject): string | undefined => ('dev' in object ? object.dev : undefined)
 
-/** A row to an address and one to a nexthop do not replace each other. */
 const requestsOf = (operation: Operation, ifindex: number): Request[] => {
   const request = requestOf(operation, ifindex)
-  if (operation.kind !== 'replace' || !otherKind(operation.object, operation.old)) return [request]
+  if (operation.kind !== 'replace') return [request]
+  if (operation.object.kind === 'address') return routeAgain(operation.object, ifindex, request)
+  if (!otherKind(operation.object, operation.old)) return [request]
   return [requestOf({ kind: 'remove', object: operation.old }, ifindex), request]
 }
 
+/** The address is there without its route. It stays, as other routes hang on it. */
+const routeAgain = ({ address: text }: AddressObject, ifindex: number, request: Request): Request[] => {
+  const { address, prefix } = parseInterface(text)
+  const route = { dst: formatPrefix(prefix), oif: ifindex }
+  // IPv6 restores it with the address, unless another's is in its place
+  if (prefix.family === 6) return [removeRoute(route), request]
+  return [replaceRoute({ ...route, protocol: RTPROT.KERNEL, prefSrc: formatAddress(address) })]
+}
+
+/** A row to an address and one to a nexthop do not replace each other. */
 const otherKind = (object: KernelObject, old: KernelObject): boolean =>
   object.kind === 'fdb-remote' && old.kind === 'fdb-remote' && (object.nexthop === 0) !== (old.nexthop === 0)
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what the kernel says to our objects; undefined for what is not ours or no object of its own. One place for
 // dumps and for notifications, so that both see the same.
+import { bits, formatPrefix, parseInterface } from '../model/address.ts'
 import type { Address } from '../netlink/rtnl/addr.ts'
 import type { Fdb } from '../netlink/rtnl/fdb.ts'
 import type { Link } from '../netlink/rtnl/link.ts'
@@ -8,6 +9,7 @@ import type { Neighbour } from '../netlink/rtnl/neigh.ts'
 import type { Nexthop } from '../netlink/rtnl/nexthop.ts'
 import type { BridgePort } from '../netlink/rtnl/port.ts'
 import type { Route } from '../netlink/rtnl/route.ts'
+import { RT_TABLE, RTPROT } from '../netlink/rtnl/uapi.ts'
 import { isGateway } from './namespaces.ts'
 import type { KernelObject, LinkObject, Ns } from './objects.ts'
 
@@ -89,8 +91,28 @@ export const addressObject = (ns: Ns, address: Address, nameOf: NameOf): KernelO
   return { kind: 'address', ns, dev, address: `${address.address}/${address.prefixLength}` }
 }
 
+/** A route that the kernel makes with an address and takes away with it: to its prefix, by its device. */
+export const isConnected = (route: Route): boolean => route.protocol === RTPROT.KERNEL && route.table === RT_TABLE.MAIN
+
+/** Of addresses and connected routes of one moment: where a device that is up has an address without its route. */
+export const withRoute = (
+  object: KernelObject | undefined,
+  link: Link | undefined,
+  routes: readonly Route[],
+): KernelObject | undefined => {
+  // in a VRF it is in another table
+  if (object?.kind !== 'address' || !link?.up || link.master !== undefined) return object
+  const { prefix } = parseInterface(object.address)
+  if (prefix.length === bits(prefix.family)) return object
+  const dst = formatPrefix(prefix)
+  return routes.some(route => route.oif === link.index && route.dst === dst && isConnected(route))
+    ? object
+    : { ...object, unrouted: true }
+}
+
 export const routeObject = (ns: Ns, route: Route, nameOf: NameOf): KernelObject | undefined => {
-  if (ns === '' || route.protocol !== protocol || route.oif === undefined) return undefined
+  if (ns === '' || route.protocol !== protocol || route.table !== RT_TABLE.MAIN || route.oif === undefined)
+    return undefined
   const dev = nameOf(route.oif) ?? `index ${route.oif}`
   return { kind: 'route', ns, to: route.dst, dev, ...(route.gateway === undefined ? {} : { via: route.gateway }) }
 }

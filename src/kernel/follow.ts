@@ -11,11 +11,12 @@ import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeNexthop, isRemovedNexthop } from '../netlink/rtnl/nexthop.ts'
 import { decodePort } from '../netlink/rtnl/port.ts'
 import { decodeRoute, isRemovedRoute } from '../netlink/rtnl/route.ts'
-import { IFLA, RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
+import { IFLA, RTM, RTNLGRP, RTPROT } from '../netlink/rtnl/uapi.ts'
 import { AF_BRIDGE, NETLINK_NETFILTER, NETLINK_ROUTE, NLM_F_REPLACE } from '../netlink/uapi.ts'
 import {
   addressObject,
   fdbObject,
+  isConnected,
   linkObject,
   neighbourObject,
   nexthopObject,
@@ -31,6 +32,7 @@ import { pathOf } from './namespaces.ts'
 import { type KernelObject, keyOf, type LinkObject, type Ns, type ObjectKey } from './objects.ts'
 import type { LinkTable } from './sockets.ts'
 
+const rtmProtocol = 5 // struct rtmsg
 const nftGroup = 7 // NFNLGRP_NFTABLES
 const nftTableAttribute = 1 // NFTA_*_TABLE, NFTA_TABLE_NAME
 const nftChainAttribute = 2 // NFTA_RULE_CHAIN, and the like
@@ -44,13 +46,15 @@ const rtnlGroups = [
   RTNLGRP.IPV4_NETCONF,
   RTNLGRP.IPV6_NETCONF,
 ]
-// the host's own neighbours and routes are none of our business, and many
+// the host's own neighbours are none of our business, and many
 const hostGroups = [
   RTNLGRP.LINK,
   RTNLGRP.IPV4_IFADDR,
   RTNLGRP.IPV6_IFADDR,
   RTNLGRP.IPV4_NETCONF,
   RTNLGRP.IPV6_NETCONF,
+  RTNLGRP.IPV4_ROUTE,
+  RTNLGRP.IPV6_ROUTE,
   RTNLGRP.NEXTHOP,
 ]
 
@@ -138,7 +142,15 @@ const read = (parts: FollowParts, message: Message): Observation[] => {
     }
     case RTM.NEWROUTE:
     case RTM.DELROUTE: {
+      // the host's own are many: of ours only those that the kernel makes are there
+      if (ns === '' && (message.type !== RTM.DELROUTE || message.u8(rtmProtocol) !== RTPROT.KERNEL)) return []
       const route = decodeRoute(message)
+      if (route && isRemovedRoute(message) && isConnected(route)) {
+        // whose prefix it was, and whether it was to go, one has to look
+        const dev = nameOf(route.oif ?? -1)
+        if (dev !== undefined && oursByName(ns, dev)) parts.onLost()
+        return []
+      }
       const object = route && routeObject(ns, route, nameOf)
       // whose route it was that another's takes the place of is not told
       if (!object && ns !== '' && (message.flags & NLM_F_REPLACE) !== 0) parts.onLost()

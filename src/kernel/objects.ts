@@ -78,6 +78,8 @@ export interface AddressObject {
   readonly dev: string
   /** With prefix length: 10.1.0.1/24. IPv6 is added nodad. */
   readonly address: string
+  /** Only observed: somebody took the kernel's route to its prefix. */
+  readonly unrouted?: true
 }
 
 export interface RouteObject {
@@ -368,7 +370,7 @@ const body = (o: KernelObject): string => {
     case 'port':
       return `bridge link dev ${o.dev} learning off${flag('hairpin', o.hairpin)}${flag('flood', o.flood)}${flag('mcast_flood', o.spread)}${flag('bcast_flood', o.spread)}${flag('neigh_suppress', o.suppress)}${o.otherwise ?? ''}`
     case 'address':
-      return `address ${o.address} dev ${o.dev}`
+      return `address ${o.address} dev ${o.dev}${o.unrouted ? ' without its route' : ''}`
     case 'route':
       return `route ${o.to}${word('via', o.via)} dev ${o.dev}`
     case 'neighbour':

@@ -10,6 +10,7 @@ import type { Link } from '../netlink/rtnl/link.ts'
 import { decodeNeighbour, listNeighbours } from '../netlink/rtnl/neigh.ts'
 import { decodeNexthop, listNexthops } from '../netlink/rtnl/nexthop.ts'
 import { decodeRoute, listRoutes } from '../netlink/rtnl/route.ts'
+import { RT_TABLE, RTPROT } from '../netlink/rtnl/uapi.ts'
 import {
   addressObject,
   fdbObject,
@@ -18,8 +19,8 @@ import {
   nexthopObject,
   type PeerOf,
   portObject,
-  protocol,
   routeObject,
+  withRoute,
 } from './decode.ts'
 import { isGuestChain } from './guest-chains.ts'
 import { observeIpvs } from './ipvs.ts'
@@ -39,13 +40,16 @@ export const observeNamespace = async (
   const socket = await sockets.route(ns)
   const found: (KernelObject | undefined)[] = ns === '' ? [] : [{ kind: 'netns', ns }]
   for (const link of links.byName.values()) found.push(linkObject(ns, link, nameOf, peerOf), portObject(ns, link))
-  for (const address of await socket.dump(listAddresses(), decodeAddress))
-    found.push(addressObject(ns, address, nameOf))
+  const addresses = await socket.dump(listAddresses(), decodeAddress)
+  // after the addresses: what has come meanwhile has its route
+  const filter = { table: RT_TABLE.MAIN, ...(ns === '' ? { protocol: RTPROT.KERNEL } : {}) }
+  const routes = await socket.dump(listRoutes(filter), decodeRoute)
+  for (const address of addresses)
+    found.push(withRoute(addressObject(ns, address, nameOf), links.byIndex.get(address.ifindex), routes))
   if (ns === '') {
     for (const nexthop of await socket.dump(listNexthops(), decodeNexthop)) found.push(nexthopObject(ns, nexthop))
   } else {
-    for (const route of await socket.dump(listRoutes({ protocol }), decodeRoute))
-      found.push(routeObject(ns, route, nameOf))
+    for (const route of routes) found.push(routeObject(ns, route, nameOf))
     for (const neighbour of await socket.dump(listNeighbours(), decodeNeighbour))
       found.push(neighbourObject(ns, neighbour, nameOf))
     for (const fdb of await socket.dump(listFdb(), decodeFdb)) found.push(fdbObject(ns, fdb, nameOf))

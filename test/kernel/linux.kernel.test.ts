@@ -243,6 +243,31 @@ else {
       `${inM} ip route show default | grep up0`,
     ],
     [
+      'the way from the host to a gateway',
+      'ip route del 169.254.1.0/30 dev weft0',
+      'ip route show 169.254.1.0/30 | grep "weft0 proto kernel scope link src 169.254.1.1"',
+    ],
+    [
+      'the way from the host to a gateway, IPv6',
+      'ip -6 route del fd69:7765:6674::/64 dev weft0',
+      'ip -6 route show fd69:7765:6674::/64 | grep "weft0 proto kernel metric 256"',
+    ],
+    [
+      'the way from the gateway to containers',
+      `${inM} ip route del 10.80.0.0/24 dev gw0`,
+      `${inM} ip route show 10.80.0.0/24 | grep 'gw0 proto kernel scope link src 10.80.0.1'`,
+    ],
+    [
+      'the way from the gateway to containers, IPv6 and by another',
+      `${inM} ip -6 route replace $(${inM} ip -6 route show dev gw0 proto kernel | grep -o '^fd[^ ]*/64') dev gw0 proto static metric 256`,
+      `${inM} ip -6 route show dev gw0 | grep '^fd.*/64 proto kernel metric 256'`,
+    ],
+    [
+      'all routes of the gateway',
+      `${inM} ip route flush table main`,
+      `${inM} ip route show default | grep -q up0 && ${inM} ip route show | grep -c 'proto kernel' | grep 2`,
+    ],
+    [
       'a nexthop of all rows to a node',
       `ip nexthop del id $(ip nexthop show | sed -n 's/^id \\([0-9]*\\) group .*/\\1/p;T;q')`,
       `${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
@@ -335,6 +360,18 @@ else {
     const { operations, failing } = running.reconciler.status()
     t.equal(operations, 0)
     t.same(failing, [])
+  })
+
+  t.test('a way that was taken while nobody looked', async t => {
+    await running.close()
+    sh(`ip route del 169.254.1.0/30 dev weft0; ${inM} ip -6 route flush dev gw0 proto kernel`)
+    running = open()
+    await running.reconciler.start()
+    t.equal(running.reconciler.status().operations, 2, 'one for each address')
+    t.match(sh('ip route show dev weft0'), /^169\.254\.1\.0\/30 proto kernel/m)
+    t.match(sh(`${inM} ip -6 route show dev gw0`), /^fd.*\/64 proto kernel/m)
+    await sleep(300)
+    t.equal(running.reconciler.status().operations, 2, 'once')
   })
 
   t.test('a service with an idle timeout of its own', async t => {
