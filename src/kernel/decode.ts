@@ -87,7 +87,9 @@ export const portObject = (ns: Ns, link: Link): KernelObject | undefined => {
 
 export const addressObject = (ns: Ns, address: Address, nameOf: NameOf): KernelObject | undefined => {
   const dev = nameOf(address.ifindex)
-  if (dev === undefined || !oursByName(ns, dev) || address.address.startsWith('fe80:')) return undefined
+  if (dev === undefined || !oursByName(ns, dev)) return undefined
+  // the kernel makes one for each device; other nodes ask the gateway's
+  if (address.address.startsWith('fe80:') && !(isGateway(ns) && dev === 'gw0')) return undefined
   return { kind: 'address', ns, dev, address: `${address.address}/${address.prefixLength}` }
 }
 

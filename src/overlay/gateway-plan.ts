@@ -3,19 +3,20 @@
 // the way out, published ports on the way in. Without a way out (--internal) there is no uplink, but M still resolves.
 
 import type { KernelObject } from '../kernel/objects.ts'
-import { single, withLength } from '../model/address.ts'
+import { linkLocalOf, single, withLength } from '../model/address.ts'
 import type { Cluster } from '../model/cluster.ts'
 import type { Network } from '../model/network.ts'
 import type { Node } from '../model/node.ts'
 import { accepting, chains } from '../plan/chains.ts'
 import type { Host } from '../plan/host.ts'
 import { type LinkNetwork, linkNetwork } from '../plan/links.ts'
+import { nodeMac } from '../plan/macs.ts'
 import { gatewayLink, gatewayNs, hostLink, table, uplink } from '../plan/names.ts'
 import { balanced } from '../plan/sets.ts'
 import { halfClosedSeconds, patience } from '../plan/tracking.ts'
 import { familiesOf, gateways, resolversOf } from './switch-plan.ts'
 
-export const planGateway = (network: Network, _node: Node, cluster: Cluster, host: Host): KernelObject[] => {
+export const planGateway = (network: Network, node: Node, cluster: Cluster, host: Host): KernelObject[] => {
   const ns = gatewayNs(network.vni)
   const sysctl = (path: string, value: string | number): KernelObject => ({
     kind: 'sysctl',
@@ -36,6 +37,8 @@ export const planGateway = (network: Network, _node: Node, cluster: Cluster, hos
     sysctl('net/ipv4/ping_group_range', '0\t2147483647'),
     ...resolversOf(network, host).map(resolver => address(gatewayLink, single(resolver))),
     ...gateways(network).map(gateway => address(gatewayLink, withLength(gateway.address, gateway.prefix))),
+    // by which other nodes ask for it (health/peers); the kernel makes it too, but once
+    address(gatewayLink, `${linkLocalOf(nodeMac(node))}/64`),
     // a network made without gateway still needs its prefix here, for the answers of the resolver
     ...network.pools
       .filter(pool => pool.gateway === undefined)

@@ -263,6 +263,16 @@ else {
       `${inM} ip -6 route show dev gw0 | grep '^fd.*/64 proto kernel metric 256'`,
     ],
     [
+      'all IPv6 addresses of the gateway',
+      `${inM} ip -6 address flush dev gw0`,
+      `${inM} ip -6 address show dev gw0 | grep -q 'inet6 fe80::.*/64' && ${inM} ip -6 route show | grep 'fe80::/64 dev gw0'`,
+    ],
+    [
+      'all link-local routes of the gateway',
+      `${inM} ip -6 route flush fe80::/64`,
+      `${inM} ip -6 route show | grep 'fe80::/64 dev gw0'`,
+    ],
+    [
       'all routes of the gateway',
       `${inM} ip route flush table main`,
       `${inM} ip route show default | grep -q up0 && ${inM} ip route show | grep -c 'proto kernel' | grep 2`,
@@ -367,11 +377,11 @@ else {
     sh(`ip route del 169.254.1.0/30 dev weft0; ${inM} ip -6 route flush dev gw0 proto kernel`)
     running = open()
     await running.reconciler.start()
-    t.equal(running.reconciler.status().operations, 2, 'one for each address')
+    t.equal(running.reconciler.status().operations, 3, 'one for each address')
     t.match(sh('ip route show dev weft0'), /^169\.254\.1\.0\/30 proto kernel/m)
     t.match(sh(`${inM} ip -6 route show dev gw0`), /^fd.*\/64 proto kernel/m)
     await sleep(300)
-    t.equal(running.reconciler.status().operations, 2, 'once')
+    t.equal(running.reconciler.status().operations, 3, 'once')
   })
 
   t.test('a service with an idle timeout of its own', async t => {
