@@ -73,6 +73,12 @@ const planUplink = (network: Network, cluster: Cluster, host: Host): KernelObjec
       mtu: underlayMtu,
       peer: { ns, name: uplink, mtu: underlayMtu },
     },
+    // ip_forward gives them theirs, but somebody may take it from one
+    ...[gatewayLink, uplink].flatMap(dev =>
+      ['ipv4', 'ipv6'].map(
+        (ip): KernelObject => ({ kind: 'sysctl', ns, path: `net/${ip}/conf/${dev}/forwarding`, value: '1' }),
+      ),
+    ),
     hostSysctl(`net/ipv4/conf/${outer}/forwarding`, '1'),
     hostSysctl(`net/ipv4/conf/${outer}/route_localnet`, '1'),
     hostSysctl(`net/ipv6/conf/${outer}/disable_ipv6`, '0'), // hosts may have it off for new devices

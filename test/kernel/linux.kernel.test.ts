@@ -203,6 +203,11 @@ else {
       `${inM} cat /proc/sys/net/ipv6/conf/all/forwarding | grep 1`,
     ],
     [
+      'forwarding of the devices of a gateway',
+      `${inM} sysctl -qw net.ipv4.conf.gw0.forwarding=0 net.ipv6.conf.gw0.forwarding=0 net.ipv4.conf.up0.forwarding=0 net.ipv6.conf.up0.forwarding=0`,
+      `${inM} sh -c 'cat /proc/sys/net/ipv[46]/conf/[gu]*0/forwarding' | paste -s | grep '1.1.1.1'`,
+    ],
+    [
       'the filter of return paths',
       `${inM} sysctl -qw net.ipv4.conf.all.rp_filter=0`,
       `${inM} cat /proc/sys/net/ipv4/conf/all/rp_filter | grep 1`,
