@@ -93,7 +93,7 @@ N
 # have no name here, before it is gone itself.
 ns_down() { # ns_down NAMESPACE…
   local ns pid busy=1 killed=()
-  thaw
+  thaw "$@"
   while [ "$busy" ]; do
     busy=''
     for ns in "$@"; do
@@ -109,12 +109,13 @@ ns_down() { # ns_down NAMESPACE…
   for pid in "${killed[@]}"; do while is_dying "$pid"; do sleep 0.02; done; done
   for ns in "$@"; do ip netns del "$ns" 2> /dev/null || true; done
 }
-# paused containers do not die
-thaw() {
-  local file
+# paused containers do not die; those of other hosts stay paused
+thaw() { # thaw NAMESPACE…
+  local ns file under=()
+  for ns in "$@"; do under+=(${under[0]+-o} -path "*/weft-lab-$name/${ns#"$name-"}/*"); done
   while IFS= read -r file; do
     case $file in *.state) echo THAWED ;; *) echo 0 ;; esac > "$file" 2> /dev/null || true
-  done < <(find /sys/fs/cgroup -path "*/weft-lab-$name/*" \( -name freezer.state -o -name cgroup.freeze \) 2> /dev/null)
+  done < <(find /sys/fs/cgroup \( "${under[@]}" \) \( -name freezer.state -o -name cgroup.freeze \) 2> /dev/null)
 }
 is_dying() {
   local status

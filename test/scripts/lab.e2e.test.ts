@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lab itself, without weft: hosts are real and apart, the underlay is as strict as a cloud's, nothing stays behind.
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { Lab } from './lab.ts'
@@ -95,20 +95,40 @@ t.test('daemons can be killed, stopped and started again', async t => {
 })
 
 t.test('a host reboots and keeps its disk', async t => {
+  await lab.run(
+    'docker',
+    'h1',
+    'run',
+    '-d',
+    '--name',
+    'frozen',
+    'busybox',
+    'sh',
+    '-c',
+    'while sleep 0.1; do echo; done',
+  )
+  t.equal((await lab.run('docker', 'h1', 'pause', 'frozen')).code, 0)
+  const said = async () => (await lab.run('docker', 'h1', 'logs', 'frozen')).out
+  const before = await said()
   const reboot = await lab.run('reboot', 'h2')
   t.equal(reboot.code, 0, reboot.err)
+  t.equal(await said(), before, 'what is paused elsewhere stays so')
   t.equal((await lab.run('docker', 'h2', 'run', '--rm', 'busybox', 'true')).code, 0)
   t.equal((await lab.run('exec', 'h1', 'busybox', 'ping', '-c', '1', '-W', '5', '10.9.0.2')).code, 0)
 })
 
 t.test('down leaves nothing, containers included', async t => {
-  await lab.run('docker', 'h1', 'run', '-d', '--name', 'frozen', 'busybox', 'sleep', '1000')
-  t.equal((await lab.run('docker', 'h1', 'pause', 'frozen')).code, 0)
+  // of a lab whose name begins as this one's
+  const freezer = '/sys/fs/cgroup/freezer'
+  const other = `${existsSync(freezer) ? freezer : '/sys/fs/cgroup'}/weft-lab-${lab.name}x`
+  mkdirSync(other)
+  t.teardown(() => rmdirSync(other))
   const namespaces = await lab.pidNamespaces()
   t.not(lab.leftovers(namespaces).length, 0, 'there is something to look for')
   const down = await lab.run('down')
   t.equal(down.code, 0, down.err)
   t.same(lab.leftovers(namespaces), [])
+  t.ok(existsSync(other), 'nothing of another lab')
 })
 
 for (const line of [/underlay/, /etcd answers/, /dockerd ready/]) {
