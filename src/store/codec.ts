@@ -299,7 +299,7 @@ export const decode = <K extends RecordKind>(
   if (version !== formatVersion)
     throw new WeftError(
       'INVALID',
-      `store key ${key}: format version ${String(version)}, this weft reads ${formatVersion}`,
+      `store key ${key}: format version ${JSON.stringify(version)}, this weft reads ${formatVersion}`,
     )
   const result = schemas[kind].safeParse(json)
   if (result.success) return result.data as Records[K]
