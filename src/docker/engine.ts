@@ -100,6 +100,8 @@ export interface Engine {
   containers(filters?: Readonly<Record<string, readonly string[]>>): Promise<readonly ListedContainer[]>
   container(id: string): Promise<EngineContainer>
   imageLabels(image: string): Promise<Readonly<Record<string, string>>>
+  /** Whether somebody removed this network, as far as the engine remembers: its last events, none of before its start. */
+  destroyed(network: string): Promise<boolean>
   /** Yields until the signal aborts or the engine closes the stream, then ends or throws DOCKER_UNAVAILABLE. */
   events(signal: AbortSignal): AsyncIterable<EngineEvent>
 }
@@ -187,6 +189,13 @@ export const openEngine = (
         `/images/${encodeURIComponent(image)}/json`,
       )
       return Config?.Labels ?? {}
+    },
+    async destroyed(network) {
+      const now = Math.floor(Date.now() / 1000)
+      const path = `/events?since=${now - 3600}&until=${now}${query({ type: ['network'], event: ['destroy'] })}`
+      for await (const { Actor } of stream(socketPath, path, AbortSignal.timeout(limitMs)))
+        if (Actor.ID === network) return true
+      return false
     },
     events: signal => stream(socketPath, `/events?${query({ type: ['container', 'network'] }).slice(1)}`, signal),
   }

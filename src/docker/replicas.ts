@@ -154,14 +154,15 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
 
   /**
    * Bound and not listed: deleted by a command, or its creation is under way, or the engine lost it, as one that was
-   * killed, or has another disk. Only a command is a wish; what was lost is made anew.
+   * killed, or has another disk. Only a command is a wish; what was lost is made anew. Of a command while we were away
+   * the engine's own memory tells.
    */
   const vanished = async ({ docker, network, deleted }: Binding): Promise<void> => {
     if (!deleted && !ourRemovals.has(docker) && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
     if (record && !others && !ourRemovals.has(docker)) {
-      if (deleted) await askForRemoval(record, docker)
+      if (deleted || (await engine.destroyed(docker))) await askForRemoval(record, docker)
       else log.warn({ network: record.name, docker: short(docker) }, 'network was lost by the engine: made anew')
     }
     await bindings.unbind(docker)

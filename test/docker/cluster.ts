@@ -87,6 +87,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   const listed = new Map<string, EngineNetwork>()
   const poolsOf = new Map<string, readonly string[]>() // Docker id → the engine's ids of its pools
   const busy = new Set<string>()
+  const destroyed = new Set<string>()
   const removals: string[] = [] // names, of what weftd had the engine remove
   const stopped = new Map<string, { name: string; id: string }>() // container → its network; id '' before the first start
   let made = 0
@@ -183,6 +184,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
         .map(([Id]) => ({ Id }) as ListedContainer),
     container: () => Promise.reject(new Error('unused')),
     imageLabels: () => Promise.reject(new Error('unused')),
+    destroyed: async id => destroyed.has(id),
     events: () => [] as unknown as AsyncIterable<never>,
   }
   const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks)
@@ -196,10 +198,11 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   }
   closers.push(close)
   /** As `docker network rm`. */
-  const remove = async (id: string): Promise<void> => {
+  const remove = async (id: string, heard = true): Promise<void> => {
     await release(id)
-    await replicas.deleted(id)
+    if (heard) await replicas.deleted(id)
     listed.delete(id)
+    destroyed.add(id)
   }
   /** As an engine that is killed before it has written it, or gets another disk. */
   const lose = (id: string): void => {

@@ -44,6 +44,16 @@ t.test('docker network rm is not forgotten when weftd ends at that moment', asyn
   t.ok(await until(() => b.known().length === 0))
 })
 
+t.test('docker network rm whose call died with weftd: the engine tells', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  await a.remove(id, false)
+  await a.replicas.settled()
+  t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
+})
+
 t.test('what an engine loses is nobody’s wish: it is made anew, and stays everywhere', async t => {
   const cluster = await openCluster(t)
   const [a, b] = [await cluster.node('a'), await cluster.node('b')]
