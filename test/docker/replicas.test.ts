@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Cluster networks and those of the engines, on two nodes of one store, with an engine of memory: what goes wrong
 // between a command and the look at the engine.
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { encode } from '../../src/store/codec.ts'
 import { keys } from '../../src/store/keys.ts'
 import { until } from '../until.ts'
 import { limit, openCluster } from './cluster.ts'
+
+/** Two hosts, and a network that Docker's command made on the first. */
+const withApp = async (t: Test) => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  const id = await a.create('app')
+  t.ok(await until(() => b.names().includes('app')))
+  return { cluster, a, b, id }
+}
 
 t.test('a network that the engine takes its time to list is not taken for a deleted one', async t => {
   const a = await (await openCluster(t)).node('a')
@@ -17,10 +26,7 @@ t.test('a network that the engine takes its time to list is not taken for a dele
 })
 
 t.test('docker network rm is not forgotten when the store fails at that moment', async t => {
-  const cluster = await openCluster(t)
-  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
-  const id = await a.create('app')
-  t.ok(await until(() => b.names().includes('app')))
+  const { a, b, id } = await withApp(t)
   a.faults.commit = true
   await a.remove(id)
   await a.replicas.settled()
@@ -32,10 +38,7 @@ t.test('docker network rm is not forgotten when the store fails at that moment',
 })
 
 t.test('docker network rm is not forgotten when weftd ends at that moment', async t => {
-  const cluster = await openCluster(t)
-  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
-  const id = await a.create('app')
-  t.ok(await until(() => b.names().includes('app')))
+  const { cluster, a, b, id } = await withApp(t)
   a.faults.commit = true
   await a.remove(id)
   await a.close()
@@ -45,10 +48,7 @@ t.test('docker network rm is not forgotten when weftd ends at that moment', asyn
 })
 
 t.test('docker network rm whose call died with weftd: the engine tells', async t => {
-  const cluster = await openCluster(t)
-  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
-  const id = await a.create('app')
-  t.ok(await until(() => b.names().includes('app')))
+  const { a, b, id } = await withApp(t)
   await a.remove(id, false)
   await a.replicas.settled()
   t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
@@ -82,10 +82,7 @@ t.test('what an engine loses is nobody’s wish: it is made anew, and stays ever
 })
 
 t.test('a host whose engine hangs keeps what its containers use', async t => {
-  const cluster = await openCluster(t)
-  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
-  const id = await a.create('app')
-  t.ok(await until(() => b.names().includes('app')))
+  const { a, b, id } = await withApp(t)
   await b.start('app', 'c1')
   b.faults.hangs = true
   b.replicas.poke()
@@ -188,10 +185,7 @@ for (const [what, wish] of [
   })
 
 t.test('a new network does not give way to one of its name that is going', async t => {
-  const cluster = await openCluster(t)
-  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
-  const id = await a.create('app')
-  t.ok(await until(() => b.names().includes('app')))
+  const { a, b, id } = await withApp(t)
   b.faults.keep = true
   await a.remove(id)
   t.ok(await until(() => a.known()[0]?.state.kind === 'removing'))
