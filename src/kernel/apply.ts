@@ -198,8 +198,14 @@ const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
         await (await sockets.route(peer.ns)).run(removeLink({ name: peer.name })).catch(ignoreAbsent)
         await add()
       })
-      await socket.run(setLink({ name }, { up: true, ...master }))
-      if (!object.port) await bringUp(sockets, peer)
+      const ready = async (): Promise<void> => {
+        await socket.run(setLink({ name }, { up: true, ...master }))
+        if (!object.port) await bringUp(sockets, peer)
+      }
+      await ready().catch(async error => {
+        await socket.run(removeLink({ name })).catch(ignoreAbsent) // half made it is of use to nobody
+        throw error
+      })
     }
   }
 }
