@@ -12,8 +12,8 @@ export interface Binding {
   readonly docker: string
   readonly network: NetworkId
   readonly slot: number
-  /** Docker told that it removes this network. */
-  readonly deleted?: true
+  /** Whose wish it is that this engine has it no more: of somebody who typed a command, or ours. */
+  readonly removal?: 'user' | 'weft'
 }
 
 export interface Bindings {
@@ -26,8 +26,8 @@ export interface Bindings {
   bind(docker: string, network: NetworkId): Promise<Binding>
   /** From now on it is this cluster network. One that is not bound, or so already: nothing happens. */
   rebind(docker: string, network: NetworkId): Promise<void>
-  /** Docker removes it: kept, as who asked for that is not asked again. One that is not bound: nothing happens. */
-  markDeleted(docker: string): Promise<void>
+  /** Kept, as who asked for the removal is not asked again. One that is not bound: nothing happens. */
+  mark(docker: string, removal: 'user' | 'weft' | undefined): Promise<void>
   unbind(docker: string): Promise<void>
 }
 
@@ -102,10 +102,11 @@ export const openBindings = async (
       changed(known.network)
       changed(network)
     },
-    async markDeleted(docker) {
+    async mark(docker, removal) {
       const known = byDocker.get(docker)
-      if (!known || known.deleted) return
-      const marked: Binding = { ...known, deleted: true }
+      if (!known || known.removal === removal) return
+      const { removal: _, ...bare } = known
+      const marked: Binding = removal === undefined ? bare : { ...bare, removal }
       byDocker.set(docker, marked)
       if (bound.get(known.network) === known) bound.set(known.network, marked)
       await save()

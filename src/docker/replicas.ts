@@ -65,7 +65,6 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const { mirror, node, clock, log } = context
   const stop = new AbortController()
   const problems = new Map<string, string>()
-  const ourRemovals = new Set<string>() // Docker ids whose deletion we asked for
   const missing = openHoldDown<string>(clock) // Docker ids that are bound and not listed
   const nameless = openHoldDown<NetworkId>(clock)
   const names = new Map<string, string>() // Docker id → Docker name, of what is or was here under our eyes
@@ -101,7 +100,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       const network = there.get(binding.docker)
       if (!network) return vanished(binding)
       missing.clear(binding.docker)
-      ourRemovals.delete(binding.docker) // the engine refused it
+      if (binding.removal === 'weft') await bindings.mark(binding.docker, undefined) // the engine refused it
       if (joined.has(binding.docker)) return renew(binding)
       // further names of a network (weft.network) tell nothing new
       if (bindings.byNetwork(binding.network)?.docker === binding.docker) await introduce(binding, network)
@@ -154,19 +153,19 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
 
   /**
    * Bound and not listed: deleted by a command, or its creation is under way, or the engine lost it, as one that was
-   * killed, or has another disk. Only a command is a wish; what was lost is made anew. Of a command while we were away
-   * the engine's own memory tells.
+   * killed, or has another disk. Only a command is a wish; what was lost is made anew. Of a command whose call we did
+   * not live to hear the engine's own memory tells, for as long as that lives.
    */
-  const vanished = async ({ docker, network, deleted }: Binding): Promise<void> => {
-    if (!deleted && !ourRemovals.has(docker) && !missing.held(docker, callMs)) return lookAgain()
+  const vanished = async ({ docker, network, removal }: Binding): Promise<void> => {
+    const asked = removal === 'user' || (removal === undefined && (await engine.destroyed(docker)))
+    if (asked) await bindings.mark(docker, 'user')
+    else if (removal === undefined && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
-    if (record && !others && !ourRemovals.has(docker)) {
-      if (deleted || (await engine.destroyed(docker))) await askForRemoval(record, docker)
-      else log.warn({ network: record.name, docker: short(docker) }, 'network was lost by the engine: made anew')
-    }
+    if (record && !others && asked) await askForRemoval(record, docker)
+    if (record && !others && removal === undefined && !asked)
+      log.warn({ network: record.name, docker: short(docker) }, 'network was lost by the engine: made anew')
     await bindings.unbind(docker)
-    ourRemovals.delete(docker)
     missing.clear(docker)
   }
 
@@ -255,10 +254,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   }
 
   const discard = async (docker: string): Promise<void> => {
-    ourRemovals.add(docker)
+    await bindings.mark(docker, 'weft')
     await engine.removeNetwork(docker)
     await bindings.unbind(docker)
-    ourRemovals.delete(docker)
   }
 
   /** Missing here, and not just made elsewhere. */
@@ -433,8 +431,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     },
     async deleted(docker) {
       // nor is the engine's end of a creation that failed anybody's wish
-      const ours = ourRemovals.has(docker) || (inFlight && bindings.byDocker(docker)?.network === inFlight)
-      if (!ours) await bindings.markDeleted(docker)
+      const known = bindings.byDocker(docker)
+      if (known && known.removal === undefined && known.network !== inFlight) await bindings.mark(docker, 'user')
       poke()
     },
     problems,

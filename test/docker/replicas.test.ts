@@ -54,6 +54,26 @@ t.test('docker network rm whose call died with weftd: the engine tells', async t
   t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
 })
 
+t.test('what the engine told is kept, should it forget', async t => {
+  const { cluster, a, b, id } = await withApp(t)
+  a.faults.commit = true
+  await a.remove(id, false)
+  await a.replicas.settled()
+  await a.close()
+  await cluster.node('a') // its engine is as one that was started again
+  t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
+})
+
+t.test('a removal of our own that weftd did not live to end is nobody’s wish', async t => {
+  const { a, b } = await withApp(t)
+  const { network, docker } = [...b.bindings.all()][0]!
+  await b.bindings.mark(docker, 'weft')
+  await b.remove(docker, false)
+  b.replicas.poke()
+  t.ok(await until(() => ![undefined, docker].includes(b.bindings.byNetwork(network)?.docker)), 'made anew')
+  t.match(a.known(), [{ id: network, state: { kind: 'active' } }])
+})
+
 t.test('what an engine loses is nobody’s wish: it is made anew, and stays everywhere', async t => {
   const cluster = await openCluster(t)
   const [a, b] = [await cluster.node('a'), await cluster.node('b')]
@@ -78,7 +98,7 @@ t.test('what an engine loses is nobody’s wish: it is made anew, and stays ever
   t.ok(await until(() => b.replicas.inFlight === id && b.bindings.byNetwork(id) !== undefined))
   const half = b.bindings.byNetwork(id)!.docker
   await b.replicas.deleted(half)
-  t.equal(b.bindings.byDocker(half)?.deleted, undefined)
+  t.equal(b.bindings.byDocker(half)?.removal, undefined)
 })
 
 t.test('a host whose engine hangs keeps what its containers use', async t => {

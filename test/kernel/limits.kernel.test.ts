@@ -32,7 +32,12 @@ else {
     t.equal(fits?.error, undefined, 'the last one')
     const sentence = /^the bridge in weft-n99 has 1,023 ports and no more fit: start containers/
     t.match(fails?.error?.message, sentence)
-    // the pair is there, without a bridge: whoever tries again hears the same
+    // nothing of it is left, and whoever tries again hears the same
+    t.throws(() => execFileSync('ip', ['-n', ns, 'link', 'show', 'c2'], { stdio: 'pipe' }), /"c2" does not exist/)
+    const [anew] = await add(port(2))
+    t.match(anew?.error?.message, sentence, 'anew')
+    // also of a pair that somebody took off its bridge meanwhile
+    execFileSync('ip', ['-n', ns, 'link', 'add', 'c2', 'mtu', '1450', 'type', 'veth', 'peer', 'name', 'p2'])
     const { master: _, ...alone } = port(2)
     const [again] = await kernel.apply([{ kind: 'replace', object: port(2), old: alone }])
     t.match(again?.error?.message, sentence, 'repeated')
