@@ -7,6 +7,7 @@ import type { Networks } from '../control/networks.ts'
 import type { Nodes } from '../control/nodes.ts'
 import type { Reserve } from '../control/reserve.ts'
 import type { Services } from '../control/services.ts'
+import { defaultVxlanPort } from '../model/cluster.ts'
 import type { EndpointId, NetworkId, NodeName } from '../model/ids.ts'
 import { tooSmall } from '../model/mtu.ts'
 import type { Network } from '../model/network.ts'
@@ -301,9 +302,10 @@ const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[
   for (const [port, why] of parts.portProblems()) problems.push(`port ${port} is not answered on this host: ${why}`)
   for (const [endpoint, why] of parts.probeFailures())
     problems.push(`container ${containerOf(parts.snapshot, endpoint)} fails its probe: ${why}`)
+  const vxlanPort = parts.snapshot.cluster?.record.vxlanPort ?? defaultVxlanPort
   for (const { network, node, since } of parts.silences())
     problems.push(
-      `node ${node} does not answer in network ${parts.snapshot.networks.get(network)?.record.name ?? network} since ${since}: its containers get no new connections by ports of this host while others can`,
+      `node ${node} does not answer in network ${parts.snapshot.networks.get(network)?.record.name ?? network} since ${since}: its containers get no new connections by ports of this host while others can; if it runs, let UDP ${vxlanPort} pass between the hosts`,
     )
   problems.push(...unheld(parts.snapshot, parts.floatingProblems()))
   for (const network of parts.snapshot.networks.keys())
