@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A container gets connections when it accepts them: its own node knocks at the TCP ports that it publishes until all
-// are open. One that opens them late, or never, gets its connections after a while all the same.
+// are open. One that opens some of them late, or never, gets its connections after a while all the same.
 import { backoff } from '../base/backoff.ts'
 import { type Clock, sleep } from '../base/clock.ts'
 import { describe } from '../base/errors.ts'
@@ -27,8 +27,10 @@ export interface ReadinessParts {
   readonly ready: (network: NetworkId, endpoint: EndpointId, signal: AbortSignal) => Promise<void>
 }
 
-/** Who does not listen after this, ms, is not waited for any longer. */
+/** Who listens at some of its ports after this, ms, is not waited for any longer: nobody may ever open the others. */
 export const patienceMs = 10_000
+/** Nor who listens at none after this: it may answer others than us. */
+export const patienceOfAllMs = 60_000
 
 export const openReadiness = ({ snapshot, node, clock, log, accepts, ready }: ReadinessParts): Readiness => {
   const stop = new AbortController()
@@ -38,23 +40,33 @@ export const openReadiness = ({ snapshot, node, clock, log, accepts, ready }: Re
     const record = snapshot.endpoints(network).get(id)?.record
     return record?.node === node && record.unready ? record : undefined
   }
-  const isOpen = async (ns: string, { addresses, ports }: Endpoint): Promise<boolean> => {
+  const tcpPorts = ({ ports }: Endpoint): number[] =>
     // by the published port: N translates it, as for every connection of the mesh
-    for (const { proto, hostPort } of ports)
-      if (proto === 'tcp' && !(await accepts(ns, addresses[0]!, hostPort, stop.signal))) return false
-    return true
-  }
+    ports.filter(({ proto }) => proto === 'tcp').map(({ hostPort }) => hostPort)
 
   const wait = async (network: NetworkId, id: EndpointId): Promise<void> => {
     const retry = backoff(10, 100)
-    for (const end = clock.monotonic() + patienceMs; ; await sleep(clock, retry.next(), stop.signal)) {
+    const since = clock.monotonic()
+    const waited = (ms: number): boolean => clock.monotonic() - since > ms
+    for (; ; await sleep(clock, waited(patienceMs) ? 1000 : retry.next(), stop.signal)) {
       const record = unready(network, id)
       const vni = snapshot.networks.get(network)?.record.vni
       if (!record || vni === undefined) return
-      const late = clock.monotonic() > end
-      if (!late && !(await isOpen(gatewayNs(vni), record).catch(() => false))) continue
-      if (late)
+      const knock = (port: number): Promise<boolean> =>
+        accepts(gatewayNs(vni), record.addresses[0]!, port, stop.signal).catch(() => false)
+      const isOpen = async (): Promise<boolean> => {
+        for (const port of tcpPorts(record)) if (!(await knock(port))) return false
+        return true
+      }
+      const isLate = async (): Promise<boolean> => {
+        if (!waited(patienceMs)) return false
+        for (const port of tcpPorts(record)) if (waited(patienceOfAllMs) || (await knock(port))) return true
+        return false
+      }
+      if (!(await isOpen())) {
+        if (!(await isLate())) continue
         log.warn({ endpoint: id.slice(0, 12) }, 'a published port does not accept connections, it gets them now')
+      }
       await ready(network, id, stop.signal).catch(error =>
         log.warn({ endpoint: id.slice(0, 12), err: describe(error) }, 'container not announced as ready yet'),
       )

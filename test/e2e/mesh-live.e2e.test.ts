@@ -34,9 +34,9 @@ t.teardown(() => lab.close())
 await lab.docker('h1', ...'network create -d weft --ipam-driver weft --ipv6 app'.split(' '))
 for (const host of ['h2', 'h3']) await lab.shows(host, 'app')
 
-/** Answers for so long after SIGTERM, s. */
+/** Answers for so long after SIGTERM, s; in emulation, where every step takes longer, for almost all of the stop grace. */
 const polite = (seconds: number): string =>
-  `echo hello > /tmp/index.html; httpd -p 80 -h /tmp; trap "sleep ${seconds}; exit 0" TERM; while :; do sleep 1 & wait $!; done`
+  `echo hello > /tmp/index.html; httpd -p 80 -h /tmp; trap "sleep ${process.env['WEFT_VM'] ? 8 : seconds}; exit 0" TERM; while :; do sleep 1 & wait $!; done`
 const start = (host: string, name: string, seconds = 0.2): Promise<string> =>
   lab.docker(
     host,

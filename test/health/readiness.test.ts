@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import t from 'tap'
 import { silentLog } from '../../src/base/log.ts'
-import { openReadiness, patienceMs } from '../../src/health/readiness.ts'
+import { openReadiness, patienceMs, patienceOfAllMs } from '../../src/health/readiness.ts'
 import { testCluster } from '../overlay/cluster.ts'
 import { manualClock } from '../store/clock.ts'
 
@@ -26,7 +26,7 @@ const open = () => {
     log: silentLog,
     async accepts(ns, address, port) {
       knocks.push(`${ns} ${address} ${port}`)
-      return listening.has(address)
+      return listening.has(address) || listening.has(`${address} ${port}`)
     },
     async ready(_, id) {
       if (refuses-- > 0) throw new Error('no store')
@@ -67,10 +67,30 @@ t.test('who never listens is not waited for; foreign ones and those that are gon
   put('gone')
   readiness.look(['e1', 'far', 'gone'].map(id => ['n', id] as const))
   snapshot.dropEndpoint('n', 'gone')
-  await pass(patienceMs - 500)
+  await pass(patienceOfAllMs - 500)
   t.same(ready, [])
-  await pass(1500)
+  await pass(2500)
   t.same(ready, ['e1'])
   t.ok(knocks.every(knock => / 10\.80\.0\.(2|4) /.test(knock)))
+  await readiness.close()
+})
+
+t.test('one that is as slow as a JVM is waited for; of several ports one is enough after a while', async t => {
+  const { put, listening, ready, readiness, pass, snapshot } = open()
+  put('slow')
+  put('half', {
+    unready: true,
+    ports: [443, 80].map(port => ({ proto: 'tcp', port, hostPort: 8000 + port })),
+  })
+  listening.add(`${snapshot.endpoints('n').get('half')!.record.addresses[0]!} 8080`)
+  readiness.look(['slow', 'half'].map(id => ['n', id] as const))
+  await pass(patienceMs - 500)
+  t.same(ready, [])
+  await pass(2500)
+  t.same(ready, ['half'])
+  await pass(20_000)
+  listening.add(snapshot.endpoints('n').get('slow')!.record.addresses[0]!)
+  await pass(2000)
+  t.same(ready, ['half', 'slow'])
   await readiness.close()
 })
