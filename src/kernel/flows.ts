@@ -2,7 +2,7 @@
 // Tracked connections of a namespace.
 import { networkInterfaces } from 'node:os'
 import { findConntrack, removeConntrack } from '../netlink/ct/conntrack.ts'
-import type { Conntrack, ConntrackFilter } from '../netlink/ct/types.ts'
+import type { Conntrack } from '../netlink/ct/types.ts'
 import type { Netlink } from '../netlink/socket.ts'
 import { AF_INET, AF_INET6, IPPROTO } from '../netlink/uapi.ts'
 import type { FlowsOf } from './objects.ts'
@@ -11,7 +11,7 @@ import type { FlowsOf } from './objects.ts'
 export const forgetFlows = async (netlink: Netlink, which: FlowsOf): Promise<number> => {
   const flows: Conntrack[] = []
   // the kernel looks for one address itself
-  if ('to' in which) for (const end of which.to) flows.push(...(await findConntrack(netlink, filterOf(end))))
+  if ('to' in which) for (const end of which.to) flows.push(...(await find(netlink, end)))
   else if ('led' in which) {
     const local = new Set(Object.values(networkInterfaces()).flatMap(all => all?.map(({ address }) => address) ?? []))
     const [one, ...more] = which.led
@@ -31,14 +31,22 @@ export const forgetFlows = async (netlink: Netlink, which: FlowsOf): Promise<num
 }
 
 const from = 'from '
-const filterOf = (end: string): ConntrackFilter => {
-  if (end.startsWith('0x')) return { mark: { value: Number(end) } }
-  if (end.startsWith(from)) return { original: { source: end.slice(from.length) }, destinationNat: false }
-  return { reply: { source: end }, destinationNat: true }
+
+/** Led to a backend: translated, or, where its port is the published one, in the zone of the node by which it came. */
+const isLed = ({ destinationNat, original }: Conntrack): boolean => destinationNat || (original.zone ?? 0) !== 0
+/** Its address, not only its port: that changes, too, where two clients have the same. */
+const isMasqueraded = ({ destinationNat, original, reply }: Conntrack): boolean =>
+  !destinationNat && reply.destination !== original.source
+
+const find = async (netlink: Netlink, end: string): Promise<Conntrack[]> => {
+  if (end.startsWith('0x')) return findConntrack(netlink, { mark: { value: Number(end) } })
+  if (end.startsWith(from))
+    return (await findConntrack(netlink, { original: { source: end.slice(from.length) } })).filter(isMasqueraded)
+  return (await findConntrack(netlink, { reply: { source: end } })).filter(isLed)
 }
 
-const endsOf = ({ destinationNat, sourceNat, original, reply, mark }: Conntrack): string[] => [
-  ...(sourceNat && !destinationNat ? [`${from}${original.source}`] : []),
-  ...(destinationNat ? [reply.source] : []),
-  ...(mark === 0 ? [] : [`0x${mark.toString(16).padStart(8, '0')}`]),
+const endsOf = (flow: Conntrack): string[] => [
+  ...(isMasqueraded(flow) ? [`${from}${flow.original.source}`] : []),
+  ...(isLed(flow) ? [flow.reply.source] : []),
+  ...(flow.mark === 0 ? [] : [`0x${flow.mark.toString(16).padStart(8, '0')}`]),
 ]

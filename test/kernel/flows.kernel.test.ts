@@ -29,17 +29,25 @@ t.test('what a container began', async t => {
   }
   sh(
     gateway,
-    `nft 'add table ip t; add chain ip t out { type nat hook postrouting priority 100; }; add rule ip t out ip saddr 10.98.0.0/24 oifname "o" masquerade'`,
+    `nft -f - << 'E'
+    table ip t {
+      chain zones { type filter hook prerouting priority -300; udp dport 10 ct original zone set 5; }
+      chain out {
+        type nat hook postrouting priority 100;
+        udp dport 9 ip saddr 10.98.0.0/24 oifname "o" masquerade
+        udp dport 11 ip saddr 10.98.0.3 snat to 10.98.0.3:6000
+      }
+    }`,
   )
-  const send = (netns: { name: string }, from: string, to: string): string =>
+  const send = (netns: { name: string }, from: string, to: string, port = 9): string =>
     sh(
       netns,
-      `perl -MIO::Socket::INET -e 'IO::Socket::INET->new(Proto => "udp", LocalAddr => "${from}", LocalPort => 4000, PeerAddr => "${to}", PeerPort => 9)->send("x")'`,
+      `perl -MIO::Socket::INET -e 'IO::Socket::INET->new(Proto => "udp", LocalAddr => "${from}", LocalPort => 4000, PeerAddr => "${to}", PeerPort => ${port})->send("x")'`,
     )
   const netlink = await openNetlink({ protocol: NETLINK_NETFILTER, netns: gateway.path })
   t.teardown(() => netlink.close())
-  const sources = async (): Promise<string[]> =>
-    (await findConntrack(netlink, { original: { destinationPort: 9 } })).map(({ original }) => original.source).sort()
+  const sources = async (destinationPort = 9): Promise<string[]> =>
+    (await findConntrack(netlink, { original: { destinationPort } })).map(({ original }) => original.source).sort()
   const begin = (): void => {
     for (const from of ['10.98.0.2', '10.98.0.3']) send(container, from, '10.97.0.2')
     send(outside, '10.97.0.3', '10.98.0.2')
@@ -51,4 +59,17 @@ t.test('what a container began', async t => {
   begin()
   t.equal(await forgetFlows(netlink, { toOthersThan: new Set(['from 10.98.0.2']) }), 1)
   t.same(await sources(), ['10.97.0.3', '10.98.0.2'], 'who came from outside is not translated: left alone')
+
+  // the port of a client changes where another has it too: its address is its own, and it goes on
+  send(container, '10.98.0.3', '10.97.0.2', 11)
+  t.equal(await forgetFlows(netlink, { toOthersThan: new Set(['from 10.98.0.2']) }), 0)
+  t.same(await sources(11), ['10.98.0.3'])
+
+  // led by another node to the very port that is published, so that nothing is translated
+  send(outside, '10.97.0.3', '10.98.0.2', 10)
+  send(outside, '10.97.0.3', '10.98.0.3', 10)
+  t.equal(await forgetFlows(netlink, { to: ['10.98.0.2'] }), 1)
+  t.equal(await forgetFlows(netlink, { toOthersThan: new Set(['from 10.98.0.2', '10.98.0.3']) }), 0)
+  t.equal(await forgetFlows(netlink, { toOthersThan: new Set(['from 10.98.0.2']) }), 1)
+  t.same(await sources(10), [])
 })
