@@ -186,7 +186,9 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
     if (!oursByName(ns, link.name)) return []
     // addresses, routes and rows of the device went without a word; a container's port has none but its own
     if (link.group !== portGroup) parts.onLost()
-    return [...gone(`link ${ns} ${link.name}`), ...gone(`port ${ns} ${link.name}`)]
+    // the other end is without it now, where it does not go too: taken to another namespace, say
+    const pairs = parts.pairsOf(ns, before ?? link)
+    return [...gone(`link ${ns} ${link.name}`), ...gone(`port ${ns} ${link.name}`), ...pairs.flatMap(seen)]
   }
   // notifications are not complete (bridge port, group): keep what they left out
   const whole: Link = { ...link, port: link.port ?? before?.port, group: link.group || (before?.group ?? 0) }

@@ -3,7 +3,7 @@
 // the additions, so that policy is last in and last out.
 
 import type { Operation } from '../kernel/kernel.ts'
-import type { KernelObject } from '../kernel/objects.ts'
+import { type KernelObject, nsOf, type ObjectKey } from '../kernel/objects.ts'
 
 const place = (o: KernelObject): number => {
   switch (o.kind) {
@@ -62,4 +62,15 @@ export const inOrder = (operations: readonly Operation[]): Operation[] => {
     ...additions.sort((a, b) => place(a.object) - place(b.object)),
     ...removals.sort((a, b) => place(b.object) - place(a.object)),
   ]
+}
+
+/** Objects on a port that is lost cannot be; they wait for the port. */
+export const withoutOrphans = (operations: Operation[], lost: ReadonlySet<ObjectKey>): Operation[] => {
+  if (lost.size === 0) return operations
+  const gone = new Set([...lost].map(key => key.slice('link '.length)))
+  return operations.filter(({ kind, object }) => {
+    if (kind === 'remove') return true
+    const dev = object.kind === 'nft-chain' ? object.hook?.device : 'dev' in object ? object.dev : undefined
+    return dev === undefined || !gone.has(`${nsOf(object)} ${dev}`)
+  })
 }

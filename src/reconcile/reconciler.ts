@@ -17,6 +17,7 @@ import {
   keyOf,
   type Ns,
   nsOf,
+  nsOfKey,
   type ObjectKey,
   sameObject,
 } from '../kernel/objects.ts'
@@ -34,7 +35,7 @@ import {
 import type { ChangedKey, Mirror } from '../store/mirror.ts'
 import { type Failure, failureOf } from './failure.ts'
 import { objectTable } from './object-table.ts'
-import { inOrder } from './order.ts'
+import { inOrder, withoutOrphans } from './order.ts'
 import { plan } from './plan.ts'
 import type { BreakOff, ReconcilerStatus } from './status.ts'
 import { openSuspicion } from './suspicion.ts'
@@ -96,7 +97,7 @@ export const openReconciler = ({
   const failing = new Map<ObjectKey, Failure>()
   const permits = new Set<ObjectKey>() // ports that a driver call wants made
   const lost = new Set<ObjectKey>()
-  let heard: Set<ObjectKey> | undefined // of which the kernel said something while we wrote
+  let heard: Set<ObjectKey> | undefined // of which the kernel said something while we looked or wrote
   const repairs: Record<string, number> = {}
   const waiters = new Set<{ check: () => boolean; resolve: () => void; giveUp: () => void }>()
   const retry = backoff(50, 2000)
@@ -186,7 +187,11 @@ export const openReconciler = ({
       const object = wanted.get(key)
       if (object && isSetting(object)) hints.push(object)
     }
+    heard = new Set()
     const found = new Map((await kernel.observe(ns, hints)).map(object => [keyOf(object), object]))
+    // told while we looked: the look may be of before
+    for (const key of heard) if (nsOfKey(key) === ns && !isSame(observed.get(key), found.get(key))) suspicion.doubt(key)
+    heard = undefined
     for (const key of observed.keys(ns))
       if (!found.has(key)) {
         observed.delete(key)
@@ -222,18 +227,7 @@ export const openReconciler = ({
       }
     }
     dirtyKeys.clear()
-    return withoutOrphans(todo)
-  }
-
-  /** Objects on a port that is lost cannot be; they wait for the port. */
-  const withoutOrphans = (todo: Operation[]): Operation[] => {
-    if (lost.size === 0) return todo
-    const gone = new Set([...lost].map(key => key.slice('link '.length)))
-    return todo.filter(({ kind, object }) => {
-      if (kind === 'remove') return true
-      const dev = object.kind === 'nft-chain' ? object.hook?.device : 'dev' in object ? object.dev : undefined
-      return dev === undefined || !gone.has(`${nsOf(object)} ${dev}`)
-    })
+    return withoutOrphans(todo, lost)
   }
 
   const count = (todo: readonly Operation[]): void => {

@@ -330,6 +330,16 @@ else {
       `${isUp(inN, 'gw')} >/dev/null && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT && ip netns del other`,
     ],
     [
+      'the link to the host, its far end in another namespace',
+      `ip netns add other && ${inM} ip link set up0 netns other`,
+      `${isUp('', 'weft0')} >/dev/null && ${inM} ip route show default | grep up0 && ip netns del other`,
+    ],
+    [
+      'the gateway, in another namespace',
+      `ip netns add other && ${inM} ip link set gw0 netns other`,
+      `${isUp(inN, 'gw')} >/dev/null && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT && ip netns del other`,
+    ],
+    [
       'the device of the underlay, made anew',
       'ip link del eth0 && sysctl -qw net.ipv4.conf.default.forwarding=0 && ip link add eth0 type veth peer name wire && ip link set eth0 up && ip link set wire up && ip address add 192.0.2.1/24 dev eth0',
       "cd /proc/sys/net && cat ipv4/conf/eth0/forwarding ipv6/conf/eth0/accept_ra | paste -s | grep '1.2'",

@@ -163,6 +163,33 @@ t.test('what somebody changes right after our write, and before we know that it 
   await s.reconciler.close()
 })
 
+t.test('what somebody changes while we look at its namespace is repaired too', async t => {
+  const memory = openMemoryKernel()
+  let next: (() => void) | undefined
+  const kernel = {
+    ...memory,
+    async observe(...args: Parameters<typeof memory.observe>) {
+      const found = await memory.observe(...args)
+      if (args[0] !== '') next?.()
+      return found
+    },
+  }
+  const s = setting(kernel)
+  s.snapshot.putNode({ name: 'a' })
+  s.snapshot.putNode({ name: 'b' })
+  s.snapshot.putNetwork({ id: 'n1' })
+  for (let i = 1; i <= 5; i++) s.snapshot.putEndpoint({ id: `r${i}`, network: 'n1', node: 'b' })
+  await s.reconciler.start()
+  const row = 'fdb weft-n1048576 02:77:0a:50:00:02'
+  next = () => {
+    next = undefined
+    memory.meddle(row, undefined)
+  }
+  memory.meddle('nft weft-n1048576 inet weft', undefined) // nft flush: its namespace is looked at
+  t.ok(await until(() => next === undefined && memory.objects.has(row), 2000))
+  await s.reconciler.close()
+})
+
 t.test('a look or a write that breaks off as a whole is repeated, and nothing is forgotten', async t => {
   const memory = openMemoryKernel()
   let broken = 0
