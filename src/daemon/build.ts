@@ -211,7 +211,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const nodes = parts.add('nodes', openNodes(context))
   const identityOf = openIdentity(engine, context, holdings)
   const starts = openStarts(engine, identityOf, clock)
-  const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks))
+  const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks, departures.has))
 
   const nodeFacts = (): NodeFacts => ({
     instance: identity.instance,
@@ -244,7 +244,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const sandboxes = await openSandboxes(join(config.dataDir, 'sandboxes.json'), log)
   // resolv.conf may name ourselves
   const upstreams = (): string[] => facts.resolvers.filter(address => !config.resolvers.includes(address))
-  const resolver = openResolver(openDirectory(mirror, sandboxes.beside), openForward(upstreams))
+  const resolver = openResolver(openDirectory(mirror, sandboxes.beside, departures.has), openForward(upstreams))
   const plugin = parts.add(
     'plugin',
     await openPluginServer({

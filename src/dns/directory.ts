@@ -69,10 +69,14 @@ const keysOf = (endpoint: Endpoint): string[] => {
   ]
 }
 
-/** `beside`: endpoints in the same sandbox, known before Docker says which container that is. */
+/**
+ * `beside`: endpoints in the same sandbox, known before Docker says which container that is. `departed`: those that are
+ * gone, though the store could not be told yet.
+ */
 export const openDirectory = (
   mirror: Pick<Mirror, 'snapshot' | 'subscribe'>,
   beside: (endpoint: EndpointId) => readonly EndpointId[] = () => [],
+  departed: (endpoint: EndpointId) => boolean = () => false,
 ): Directory => {
   const { snapshot } = mirror
   const entries = new Map<string, Map<EndpointId, Endpoint>>()
@@ -124,7 +128,8 @@ export const openDirectory = (
   const servicesAt = (network: NetworkId, key: string): NamedService[] =>
     [...(services.get(key) ?? [])].flatMap(service => {
       const table = snapshot.endpoints(network)
-      const endpoints = [...snapshot.members(network, service)].flatMap(id => table.get(id)?.record ?? [])
+      const members = [...snapshot.members(network, service)].filter(id => !departed(id))
+      const endpoints = members.flatMap(id => table.get(id)?.record ?? [])
       const addresses = snapshot.vips(network).get(service)?.record.addresses ?? []
       return endpoints.length > 0 ? [{ network, name: parseServiceKey(service).name, addresses, endpoints }] : []
     })
@@ -140,7 +145,7 @@ export const openDirectory = (
       for (const service of snapshot.vips(network).keys()) fileService(network, service)
     }
   }
-  const found = (key: string): Endpoint[] => [...(entries.get(key)?.values() ?? [])]
+  const found = (key: string): Endpoint[] => [...(entries.get(key)?.values() ?? [])].filter(({ id }) => !departed(id))
 
   mirror.subscribe(changed => {
     if (changed === 'all') return all()

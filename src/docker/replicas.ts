@@ -10,11 +10,12 @@ import type { Binding, Bindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
 import { joinedHere, joinNamesake } from '../control/joining.ts'
 import type { Networks } from '../control/networks.ts'
-import type { NetworkId } from '../model/ids.ts'
+import type { EndpointId, NetworkId } from '../model/ids.ts'
 import type { Network, PoolClaim } from '../model/network.ts'
 import { bodyOf, driverName, joins, type NetworkWish, wishBody } from './bodies.ts'
 import { creationMs, openCreations } from './creations.ts'
 import type { Engine, EngineNetwork } from './engine.ts'
+import { inUse, openHolders } from './holders.ts'
 
 export interface Replicas extends Closeable {
   /** Look again soon. */
@@ -61,7 +62,14 @@ const youngMs = 10_000
 
 const short = (docker: string): string => docker.slice(0, 12)
 
-export const openReplicas = (context: Context, engine: Engine, bindings: Bindings, networks: Networks): Replicas => {
+export const openReplicas = (
+  context: Context,
+  engine: Engine,
+  bindings: Bindings,
+  networks: Networks,
+  /** Gone here, though the store could not be told yet. */
+  departed: (endpoint: EndpointId) => boolean,
+): Replicas => {
   const { mirror, node, clock, log } = context
   const stop = new AbortController()
   const problems = new Map<string, string>()
@@ -80,6 +88,8 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   let waiting: { readonly at: number; readonly timer: Timer } | undefined
   let running: Promise<void> | undefined
   let again = false
+
+  const { users, used, endpointTitles, isLeft } = openHolders(context, engine, departed, docker => names.get(docker))
 
   const signal = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
   const say = (name: string, problem: string): void => {
@@ -159,6 +169,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   const vanished = async ({ docker, network, removal }: Binding): Promise<void> => {
     const asked = removal === 'user' || (removal === undefined && (await engine.destroyed(docker)))
     if (asked) await bindings.mark(docker, 'user')
+    if (asked && isLeft(network)) return lookAgain(replicaMs)
     else if (removal === undefined && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
@@ -175,7 +186,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       return log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
     // Docker itself counts running containers only
     const holders = new Set(await users(docker, record.name))
-    if (holders.size > 0) return veto(record, inUse(holders))
+    if (holders.size > 0) return veto(record, inUse(node, holders))
     // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,
@@ -260,9 +271,12 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
   }
 
   /** Missing here, and not just made elsewhere. */
-  const isDue = ({ id, origin }: Network): boolean => {
+  const isDue = ({ id, name, origin }: Network): boolean => {
     const held = fresh.held(id, replicaMs)
-    if (bindings.byNetwork(id)) return false
+    if (bindings.byNetwork(id)) {
+      problems.delete(name!)
+      return false
+    }
     if (!held && origin.by === 'docker') lookAgain(replicaMs)
     return held || origin.by === 'weft'
   }
@@ -301,49 +315,31 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     }
   }
 
-  /** By id and by name: a container that was never started since it was connected knows the name alone. */
-  const users = async (docker: string, otherwise?: string): Promise<readonly string[]> => {
-    const name = names.get(docker) ?? otherwise
-    const found = await engine.containers({ network: name === undefined ? [docker] : [docker, name] })
-    return found.map(({ Id, Names }) => Names?.[0]?.replace(/^\//, '') ?? short(Id))
-  }
-  const used = async (docker: string, otherwise?: string): Promise<boolean> =>
-    (await users(docker, otherwise)).length > 0
-
-  const inUse = (holders: ReadonlySet<string>): string => {
-    const more = holders.size > 5 ? ` and ${holders.size - 5} more` : ''
-    return `host ${node} has containers on it, running or stopped: ${[...holders].slice(0, 5).join(', ')}${more}`
-  }
-
   const veto = async ({ id, name }: Network, why: string): Promise<void> => {
     log.warn({ network: name }, `removal vetoed, also for what joined it by weft.network: ${why}`)
     const said = { node, at: new Date(clock.now()).toISOString(), why }
     await networks.update(id, now => ({ ...now, state: { kind: 'active', veto: said } }), signal())
   }
 
-  const endpointsHere = (id: NetworkId): string[] =>
-    [...mirror.snapshot.endpoints(id).values()]
-      .filter(({ record }) => record.node === node)
-      .map(({ record }) => record.workload?.name ?? short(record.id))
-
   /** The engine knows more, but may not answer for long. */
   const vetoWithoutEngine = async (id: NetworkId): Promise<void> => {
     const record = mirror.snapshot.networks.get(id)?.record
-    const holders = new Set(endpointsHere(id))
-    if (record?.state.kind === 'removing' && holders.size > 0) await veto(record, inUse(holders))
+    const holders = new Set(endpointTitles(id))
+    if (record?.state.kind === 'removing' && holders.size > 0 && !isLeft(id)) await veto(record, inUse(node, holders))
   }
 
   const removing = async (record: Network): Promise<void> => {
     if (record.state.kind !== 'removing') return
+    if (isLeft(record.id)) return lookAgain(replicaMs)
     const { acks, since } = record.state
     const here = [...bindings.all()].filter(binding => binding.network === record.id)
     const young = here.some(({ docker }) => clock.monotonic() - (joinings.get(docker) ?? -youngMs) < youngMs)
     if (young) return veto(record, `it has just been made on host ${node} too`)
     const holders = new Set([
-      ...endpointsHere(record.id),
+      ...endpointTitles(record.id),
       ...(await Promise.all(here.map(binding => users(binding.docker)))).flat(),
     ])
-    if (holders.size > 0) return veto(record, inUse(holders))
+    if (holders.size > 0) return veto(record, inUse(node, holders))
     for (const { docker } of here) await discard(docker)
     if (!acks.includes(node))
       await networks.update(
@@ -409,6 +405,9 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
       if (kind === 'networks' && mirror.snapshot.networks.get(id!)?.record.state.kind === 'removing')
         clock.after(patienceMs, () => void each([id!], vetoWithoutEngine))
   })
+
+  // what was asked for meanwhile
+  const forget = mirror.onAvailability(available => available && poke())
 
   return {
     poke,
@@ -487,6 +486,7 @@ export const openReplicas = (context: Context, engine: Engine, bindings: Binding
     async close() {
       stop.abort(new Error('closed'))
       unsubscribe()
+      forget()
       timer?.cancel()
       waiting?.timer.cancel()
       await running

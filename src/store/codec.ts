@@ -32,7 +32,15 @@ const prefix = text(value => parsePrefix(value))
 const cidr = text(value => parseInterface(value))
 const mac = text(value => parseMac(value))
 
-const strings = z.record(z.string(), z.string())
+/** As it is: a schema for records leaves out a key `__proto__`. */
+const strings = z.custom<Readonly<Record<string, string>>>(
+  value =>
+    typeof value === 'object' &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.values(value).every(one => typeof one === 'string'),
+  'no object of strings',
+)
 const resting = z.object({ kind: z.literal('resting'), until: z.number() })
 
 const pool = z.object({

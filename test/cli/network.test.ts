@@ -70,6 +70,10 @@ t.test('a flag that nothing comes of is refused', async t => {
       /--gateway 10\.61\.0\.2: .* has 10\.61\.0\.1 already/,
     ],
     [[...subnet, '--gateway', 'first'], /--gateway "first" is not an IP address/],
+    [
+      [...subnet, '--subnet', '10.61.0.128/25'],
+      /--subnet 10\.61\.0\.0\/24 and --subnet 10\.61\.0\.128\/25 overlap: give one of them/,
+    ],
     [['--subnet', '10.61.0.0', '--gateway', '10.61.0.1'], /--subnet "10\.61\.0\.0" is not an address with a prefix/],
   ] as const)
     t.match(await create(...args), { code: 2, err }, args.join(' '))

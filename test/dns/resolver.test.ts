@@ -200,3 +200,33 @@ t.test('a damaged query is dropped, handed on as it is, or answered with a packe
   )
   await t.resolves(fc.assert(any, { numRuns: 500 }))
 })
+
+t.test('who is gone from here has no name, though the store is away', async t => {
+  const snapshot = testCluster()
+  snapshot.putNode({ name: 'a' })
+  snapshot.putNetwork({ id: 'n1', name: 'app' })
+  for (const [id, address] of [
+    ['e1', '10.90.0.1'],
+    ['e2', '10.90.0.2'],
+  ] as const)
+    snapshot.putEndpoint({
+      ...{ id, network: 'n1', node: 'a', addresses: [address] },
+      workload: { name: 'web', container: id, aliases: [], labels: {} },
+    })
+  const departed = new Set<string>()
+  const directory = openDirectory(
+    { snapshot, subscribe: () => () => {} },
+    () => [],
+    id => departed.has(id),
+  )
+  t.same(
+    directory.named('n1', 'web').map(({ id }) => id),
+    ['e1', 'e2'],
+  )
+  departed.add('e1')
+  t.same(
+    directory.named('n1', 'web').map(({ id }) => id),
+    ['e2'],
+  )
+  t.equal(directory.at('n1', '10.90.0.1'), undefined)
+})

@@ -53,7 +53,7 @@ export const openCluster = async (t: Test) => {
 
 /** A weftd without a kernel, time of its replicas twenty times as fast, and an engine that asks it as Docker does. */
 const openNode = async (name: string, shared: Store, dir: string, closers: (() => Promise<void>)[]) => {
-  const faults = { commit: false, keep: false, rebind: false, hangs: false, slowMs: 0 }
+  const faults = { commit: false, keep: false, rebind: false, hangs: false, exists: false, slowMs: 0 }
   const store: Store = {
     ...shared,
     commit: async (...args) => {
@@ -171,7 +171,10 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
       while (faults.hangs) await pause(10)
       return [...listed.values()]
     },
-    createNetwork: body => create(body.Name, { replicaOf: replicas.inFlight }),
+    createNetwork: async body => {
+      if (faults.exists) throw new WeftError('EXISTS', `network with name ${body.Name} already exists`)
+      return create(body.Name, { replicaOf: replicas.inFlight })
+    },
     removeNetwork: async id => {
       removals.push(listed.get(id)?.Name ?? id)
       if (faults.keep || busy.has(id)) throw new WeftError('DOCKER_UNAVAILABLE', 'network has active endpoints')
@@ -187,7 +190,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
     destroyed: async id => destroyed.has(id),
     events: () => [] as unknown as AsyncIterable<never>,
   }
-  const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks)
+  const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks, departures.has)
   replicas.poke()
   let open = true
   const close = async () => {
@@ -214,7 +217,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
   const claims = () => new Map([...mirror.snapshot.pools].map(([prefix, { record }]) => [prefix, record]))
   return {
     ...{ create, remove, lose, start, end, names, known, claims, pools, poolsOf, requestOf, networks, context },
-    ...{ busy, stopped, removals, faults, replicas, bindings, close, looks: () => looks },
+    ...{ busy, stopped, removals, faults, departures, endpoints, replicas, bindings, close, looks: () => looks },
   }
 }
 export type Host = Awaited<ReturnType<typeof openNode>>

@@ -359,3 +359,28 @@ t.test('what a silent host has on a network keeps it, but not by force', async t
   for (let i = 0; i < 100 && (await left()).length > 0; i++) await new Promise(resolve => setTimeout(resolve, 20))
   t.same(await left(), [], 'nothing of it is left')
 })
+
+t.test('what is in the way of a network is no problem any more once the network is here by another name', async t => {
+  const cluster = await openCluster(t)
+  const [a, b] = [await cluster.node('a'), await cluster.node('b')]
+  b.faults.exists = true
+  await a.create('app')
+  t.ok(await until(() => b.replicas.problems.has('app')))
+  await b.create('mine', { wanted: 'app' })
+  t.ok(await until(() => b.replicas.problems.size === 0))
+})
+
+t.test('a removal waits until the store knows that the containers are gone', async t => {
+  const { a, b, id } = await withApp(t)
+  await a.start('app', 'c1')
+  const network = a.known()[0]!.id
+  await a.departures.add(network, 'c1')
+  a.busy.clear()
+  a.stopped.clear()
+  await a.remove(id)
+  await a.replicas.settled()
+  t.match(a.known(), [{ state: { kind: 'active' } }], 'not yet, and no veto')
+  t.notOk(JSON.stringify(a.known()).includes('veto'))
+  await a.endpoints.erase(network, 'c1', limit())
+  t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
+})

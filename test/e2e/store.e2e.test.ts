@@ -58,6 +58,9 @@ t.test('a minute without etcd', async t => {
   const full = 2 * 16 // of both families
   t.ok(await lab.until(async () => (await status('h1')).spares === full), 'the reserve of h1')
   t.ok(await lab.until(async () => (await spares()).length === 2 * full), 'of both hosts')
+  await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', 'leaves')
+  await lab.shows('h2', 'leaves')
+  await lab.docker('h1', 'run', '-d', '--network', 'leaves', '--name', 'leaver', 'busybox', ...idle)
   const lost = startPing(lab, 'h1', 'one', address, 60)
   await lab.ok('kill', 'store', 'etcd')
   const from = Date.now()
@@ -72,6 +75,8 @@ t.test('a minute without etcd', async t => {
   const pings = async (host: string, from: string, to: string): Promise<boolean> =>
     (await lab.tryDocker(host, 'exec', from, 'ping', '-c', '1', '-W', '2', to)).code === 0
   await timed(5000, 'docker rm -f', lab.docker('h1', 'rm', '-f', 'goes'))
+  await timed(5000, 'docker rm -f of the last of its network', lab.docker('h1', 'rm', '-f', 'leaver'))
+  await timed(5000, 'docker network rm', lab.docker('h1', 'network', 'rm', 'leaves'))
   await timed(10_000, 'docker run', run('h1', 'born'))
   const [bornV4, bornV6] = (
     await lab.docker(
@@ -114,6 +119,8 @@ t.test('a minute without etcd', async t => {
   t.ok(await lab.until(() => pings('h2', 'two', bornV4), 5000))
   t.comment(`reached from h2 ${Date.now() - back} ms after etcd answered`)
   t.ok(await lab.until(right, 5000 - (Date.now() - back)), `right again ${Date.now() - back} ms after etcd answered`)
+  const left = async () => (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=^leaves$')) === ''
+  t.ok(await lab.until(left, 5000 - (Date.now() - back)), 'the network that was removed meanwhile is gone everywhere')
   t.equal(await lost(), 0, 'packets lost')
   t.ok(await lab.until(() => pings('h2', 'two', 'born')), 'by name')
   t.ok(await pings('h2', 'two', bornV6))

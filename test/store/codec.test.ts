@@ -28,7 +28,11 @@ const network = (state: Records['network']['state']): Records['network'] => ({
     { prefix: '10.1.0.0/16', range: '10.1.128.0/17', gateway: '10.1.0.1', aux: { router: '10.1.0.9' } },
     { prefix: 'fd00:1::/64', gateway: 'fd00:1::1' },
   ],
-  ...{ options: { 'weft.publish': 'local' }, labels: { a: 'b' }, origin: { by: 'docker', node: 'a' } },
+  ...{
+    options: { 'weft.publish': 'local' },
+    labels: { a: 'b', ['__proto__']: 'x' },
+    origin: { by: 'docker', node: 'a' },
+  },
 })
 const claims: readonly Records['addressClaim'][] = [
   { kind: 'spare', node: 'a', boot: 'b', since: 1, asked: 'app' },

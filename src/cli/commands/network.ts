@@ -3,7 +3,7 @@
 import type { Command } from 'commander'
 import type { Network, Pool } from '../../api/gen/weft.ts'
 import { WeftError } from '../../base/errors.ts'
-import { type Address, contains, parseAddress, parseInterface } from '../../model/address.ts'
+import { type Address, contains, overlaps, parseAddress, parseInterface } from '../../model/address.ts'
 import { type Cli, many, outputOption, pairs, show } from '../context.ts'
 import { table } from '../render.ts'
 
@@ -92,6 +92,10 @@ export const networkCommand = (program: Command, cli: Cli): void => {
 const poolsOf = ({ subnet: subnets = [], gateway, ipRange }: CreateFlags): Pool[] => {
   if (subnets.length === 0 && (gateway || ipRange))
     throw new WeftError('INVALID', '--gateway and --ip-range need --subnet beside them')
+  for (const [i, subnet] of subnets.entries())
+    for (const other of subnets.slice(i + 1))
+      if (overlaps(parseInterface(subnet, '--subnet').prefix, parseInterface(other, '--subnet').prefix))
+        throw new WeftError('INVALID', `--subnet ${subnet} and --subnet ${other} overlap: give one of them`)
   const gateways = bySubnet(subnets, '--gateway', gateway, parseAddress)
   const ranges = bySubnet(subnets, '--ip-range', ipRange, (text, flag) => parseInterface(text, flag).address)
   return subnets.map(prefix => ({
