@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Floating addresses for people: who has one, or why nobody.
-import { type Floating, serviceText, unheldBecause, wantedFloating } from '../model/floating.ts'
+import type { Floating } from '../model/floating.ts'
+import { serviceText, unheldBecause, wantedFloating } from '../model/floating-hosts.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type * as wire from './gen/weft.ts'
 

@@ -13,7 +13,8 @@ import {
   sizeOf,
   unusableFor,
 } from '../model/address.ts'
-import { type Floating, floatingOf, serviceText, unheldBecause, wantedFloating } from '../model/floating.ts'
+import { type Floating, floatingOf } from '../model/floating.ts'
+import { serviceText, unheldBecause, wantedFloating } from '../model/floating-hosts.ts'
 import type { DeviceAddress } from '../model/node.ts'
 import type { ServiceOptions } from '../model/service-options.ts'
 import type { Snapshot } from '../model/snapshot.ts'

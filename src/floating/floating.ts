@@ -4,7 +4,8 @@ import { describe } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { keyedQueue } from '../base/queue.ts'
 import { contains, parseInterface } from '../model/address.ts'
-import { type Floating, wantedFloating } from '../model/floating.ts'
+import type { Floating } from '../model/floating.ts'
+import { wantedFloating } from '../model/floating-hosts.ts'
 import { openSeat, type Seat, type SeatParts } from './seat.ts'
 
 export interface FloatingAddresses extends Closeable {

@@ -4,7 +4,6 @@
 import type { NetworkId } from './ids.ts'
 import type { DeviceAddress } from './node.ts'
 import { serviceKey, serviceTitle } from './service.ts'
-import type { Snapshot } from './snapshot.ts'
 
 /** As in ipvsadm(8). */
 export const schedulers = ['rr', 'wrr', 'lc', 'wlc', 'sh', 'mh'] as const
@@ -77,10 +76,3 @@ export const optionsKeyOf = (title: string): string => {
 
 /** The same of a service key, as endpoints and claims of ports have it. */
 export const optionsKey = (service: string): string => optionsKeyOf(serviceTitle(service))
-
-/** What was said of the service with this key; undefined: nothing. */
-export const serviceOptions = (
-  snapshot: Pick<Snapshot, 'services'>,
-  network: NetworkId,
-  service: string,
-): ServiceOptions | undefined => snapshot.services(network).get(optionsKey(service))?.record

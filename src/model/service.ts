@@ -2,8 +2,6 @@
 // Which containers are one service: those that carry the same `weft.service` label, else those of one compose project
 // and service, else a container by itself.
 import type { Endpoint, Workload } from './endpoint.ts'
-import type { EndpointId, NetworkId } from './ids.ts'
-import type { Snapshot } from './snapshot.ts'
 
 export const serviceLabel = 'weft.service'
 
@@ -53,14 +51,6 @@ export const sharedService = (endpoint: Endpoint): string | undefined => {
   const service = endpointService(endpoint)
   return service?.startsWith('container ') ? undefined : service
 }
-
-/** The same by id, of the endpoints of one network. */
-export const servicesIn =
-  (snapshot: Pick<Snapshot, 'endpoints'>, network: NetworkId) =>
-  (id: EndpointId): string | undefined => {
-    const endpoint = snapshot.endpoints(network).get(id)?.record
-    return endpoint && endpointService(endpoint)
-  }
 
 /** 'label web', 'compose shop web', 'container web': equal exactly for containers of one service of a network. */
 export const serviceKey = ({ by, project, name }: ServiceName): string =>

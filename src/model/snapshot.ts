@@ -8,8 +8,8 @@ import type { EndpointId, NetworkId, NodeName } from './ids.ts'
 import type { NameClaim, Network, PoolClaim } from './network.ts'
 import type { Node, Presence } from './node.ts'
 import type { PortClaim, PortKey } from './port.ts'
-import type { Vip } from './service.ts'
-import type { ServiceOptions } from './service-options.ts'
+import { endpointService, type Vip } from './service.ts'
+import { optionsKey, type ServiceOptions } from './service-options.ts'
 
 /** A record with the revision that a compare-and-swap needs. */
 export interface Versioned<T> {
@@ -39,3 +39,18 @@ export interface Snapshot {
   /** Endpoints of a service, by its key; of one that can have several (model/service, sharedService). */
   members(network: NetworkId, service: string): ReadonlySet<EndpointId>
 }
+
+/** Key of the service that an endpoint of this network is of, by its id. */
+export const servicesIn =
+  (snapshot: Pick<Snapshot, 'endpoints'>, network: NetworkId) =>
+  (id: EndpointId): string | undefined => {
+    const endpoint = snapshot.endpoints(network).get(id)?.record
+    return endpoint && endpointService(endpoint)
+  }
+
+/** What was said of the service with this key; undefined: nothing. */
+export const serviceOptions = (
+  snapshot: Pick<Snapshot, 'services'>,
+  network: NetworkId,
+  service: string,
+): ServiceOptions | undefined => snapshot.services(network).get(optionsKey(service))?.record

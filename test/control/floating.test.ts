@@ -2,7 +2,8 @@
 // Which floating addresses a service may ask for, and who is to have them.
 import t from 'tap'
 import { newFloating, parseAddresses } from '../../src/control/floating.ts'
-import { candidates, floatingOf, unheldBecause, wantedFloating } from '../../src/model/floating.ts'
+import { floatingOf } from '../../src/model/floating.ts'
+import { candidates, unheldBecause, wantedFloating } from '../../src/model/floating-hosts.ts'
 import { testCluster } from '../overlay/cluster.ts'
 
 const open = () => {
