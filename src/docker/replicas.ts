@@ -11,10 +11,10 @@ import type { Context } from '../control/context.ts'
 import { joinedHere, joinNamesake } from '../control/joining.ts'
 import type { Networks } from '../control/networks.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
-import type { Network, PoolClaim } from '../model/network.ts'
+import type { Network } from '../model/network.ts'
 import { bodyOf, driverName, joins, type NetworkWish, wishBody } from './bodies.ts'
 import { creationMs, openCreations } from './creations.ts'
-import type { Engine, EngineNetwork } from './engine.ts'
+import { type Engine, type EngineNetwork, isSilent } from './engine.ts'
 import { inUse, openHolders } from './holders.ts'
 
 export interface Replicas extends Closeable {
@@ -74,12 +74,13 @@ export const openReplicas = (
   const stop = new AbortController()
   const problems = new Map<string, string>()
   const missing = openHoldDown<string>(clock) // Docker ids that are bound and not listed
+  const unanswered = openHoldDown<string>(clock) // Docker ids that are listed, though we asked for their removal
   const nameless = openHoldDown<NetworkId>(clock)
   const names = new Map<string, string>() // Docker id → Docker name, of what is or was here under our eyes
   const fresh = openHoldDown<NetworkId>(clock) // networks of the cluster, once they are named
   const quiet = openHoldDown<string>(clock) // Docker ids that are joined and unused
   const joinings = new Map<string, number>() // Docker id → monotonic ms, of what was joined here under our eyes
-  const creations = openCreations(clock)
+  const creations = openCreations(context, bindings, clock)
   let listed: ReadonlySet<string> = new Set() // Docker ids, at the last look
   let inFlight: NetworkId | undefined
   let crossed: NetworkId | undefined // a user's command began meanwhile
@@ -110,7 +111,9 @@ export const openReplicas = (
       const network = there.get(binding.docker)
       if (!network) return vanished(binding)
       missing.clear(binding.docker)
-      if (binding.removal === 'weft') await bindings.mark(binding.docker, undefined) // the engine refused it
+      // it may have yet to come to a removal to which it gave no answer
+      if (binding.removal === 'weft' && unanswered.held(binding.docker, quietMs))
+        await bindings.mark(binding.docker, undefined)
       if (joined.has(binding.docker)) return renew(binding)
       // further names of a network (weft.network) tell nothing new
       if (bindings.byNetwork(binding.network)?.docker === binding.docker) await introduce(binding, network)
@@ -122,6 +125,7 @@ export const openReplicas = (
     })
     for (const id of fresh.keys()) if (!mirror.snapshot.networks.has(id)) fresh.clear(id)
     for (const docker of quiet.keys()) if (!joined.has(docker)) quiet.clear(docker)
+    for (const docker of unanswered.keys()) if (bindings.byDocker(docker)?.removal !== 'weft') unanswered.clear(docker)
     for (const docker of joinings.keys()) if (!bindings.byDocker(docker)) joinings.delete(docker)
     for (const id of nameless.keys()) {
       const known = mirror.snapshot.networks.get(id)
@@ -169,24 +173,28 @@ export const openReplicas = (
   const vanished = async ({ docker, network, removal }: Binding): Promise<void> => {
     const asked = removal === 'user' || (removal === undefined && (await engine.destroyed(docker)))
     if (asked) await bindings.mark(docker, 'user')
-    if (asked && isLeft(network)) return lookAgain(replicaMs)
     else if (removal === undefined && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
-    if (record && !others && asked) await askForRemoval(record, docker)
+    if (record && !others && asked && !(await askForRemoval(record, docker))) return lookAgain(replicaMs)
     if (record && !others && removal === undefined && !asked)
       log.warn({ network: record.name, docker: short(docker) }, 'network was lost by the engine: made anew')
     await bindings.unbind(docker)
     missing.clear(docker)
   }
 
-  const askForRemoval = async (record: Network, docker: string): Promise<void> => {
+  /** False: not yet. */
+  const askForRemoval = async (record: Network, docker: string): Promise<boolean> => {
     const about = { network: record.name, id: record.id }
-    if (record.origin.by === 'weft')
-      return log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
+    if (record.origin.by === 'weft') {
+      log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
+      return true
+    }
     // Docker itself counts running containers only
     const holders = new Set(await users(docker, record.name))
-    if (holders.size > 0) return veto(record, inUse(node, holders))
+    if (holders.size > 0) return veto(record, inUse(node, holders)).then(() => true)
+    // what the store still knows here is of containers that are gone: it goes first, or another host would object
+    if (endpointTitles(record.id).length > 0) return false
     // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,
@@ -197,6 +205,7 @@ export const openReplicas = (
       signal(),
     )
     log.info(about, 'docker network rm: asking the cluster to remove it')
+    return true
   }
 
   /** Made here, never named, and no network of this engine is it: its CreateNetwork was not answered. */
@@ -266,7 +275,10 @@ export const openReplicas = (
 
   const discard = async (docker: string): Promise<void> => {
     await bindings.mark(docker, 'weft')
-    await engine.removeNetwork(docker)
+    await engine.removeNetwork(docker).catch(async error => {
+      if (!isSilent(error)) await bindings.mark(docker, undefined) // it refused
+      throw error
+    })
     await bindings.unbind(docker)
   }
 
@@ -281,19 +293,8 @@ export const openReplicas = (
     return held || origin.by === 'weft'
   }
 
-  const isUnderWay = (name: string): boolean =>
-    creations.underWay(name, () => {
-      const { networks, pools } = mirror.snapshot
-      const isComing = ({ node: of, network }: PoolClaim): boolean =>
-        of === node && networks.get(network)?.record.name === undefined && !bindings.byNetwork(network)
-      return (
-        [...bindings.all()].every(({ docker }) => listed.has(docker)) &&
-        ![...pools.values()].some(({ record }) => isComing(record))
-      )
-    })
-
   const replicate = async (record: Network, name: string): Promise<void> => {
-    if (isUnderWay(name)) return lookAgain(replicaMs)
+    if (creations.underWay(name, listed)) return lookAgain(replicaMs)
     inFlight = record.id
     asked.clear()
     try {

@@ -29,7 +29,7 @@ export interface ReadinessParts {
 
 /** Who listens at some of its ports after this, ms, is not waited for any longer: nobody may ever open the others. */
 export const patienceMs = 10_000
-/** Nor who listens at none after this: it may answer others than us. */
+/** Nor who listens at none after this, and has TCP ports alone: it may answer others than us. */
 export const patienceOfAllMs = 60_000
 
 export const openReadiness = ({ snapshot, node, clock, log, accepts, ready }: ReadinessParts): Readiness => {
@@ -52,15 +52,20 @@ export const openReadiness = ({ snapshot, node, clock, log, accepts, ready }: Re
       const record = unready(network, id)
       const vni = snapshot.networks.get(network)?.record.vni
       if (!record || vni === undefined) return
-      const knock = (port: number): Promise<boolean> =>
-        accepts(gatewayNs(vni), record.addresses[0]!, port, stop.signal).catch(() => false)
+      const knock = async (port: number): Promise<boolean> => {
+        for (const address of record.addresses)
+          if (await accepts(gatewayNs(vni), address, port, stop.signal).catch(() => false)) return true
+        return false
+      }
+      // UDP that it answers waits as long as its TCP
+      const patienceOfNone = record.ports.every(({ proto }) => proto === 'tcp') ? patienceOfAllMs : patienceMs
       const isOpen = async (): Promise<boolean> => {
         for (const port of tcpPorts(record)) if (!(await knock(port))) return false
         return true
       }
       const isLate = async (): Promise<boolean> => {
         if (!waited(patienceMs)) return false
-        for (const port of tcpPorts(record)) if (waited(patienceOfAllMs) || (await knock(port))) return true
+        for (const port of tcpPorts(record)) if (waited(patienceOfNone) || (await knock(port))) return true
         return false
       }
       if (!(await isOpen())) {

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { encode } from '../../src/store/codec.ts'
 import { keys } from '../../src/store/keys.ts'
 import { until } from '../until.ts'
-import { limit, openCluster } from './cluster.ts'
+import { limit, openCluster, pause } from './cluster.ts'
 
 /** Two hosts, and a network that Docker's command made on the first. */
 const withApp = async (t: Test) => {
@@ -370,17 +370,41 @@ t.test('what is in the way of a network is no problem any more once the network 
   t.ok(await until(() => b.replicas.problems.size === 0))
 })
 
-t.test('a removal waits until the store knows that the containers are gone', async t => {
-  const { a, b, id } = await withApp(t)
-  await a.start('app', 'c1')
-  const network = a.known()[0]!.id
-  await a.departures.add(network, 'c1')
-  a.busy.clear()
-  a.stopped.clear()
-  await a.remove(id)
-  await a.replicas.settled()
-  t.match(a.known(), [{ state: { kind: 'active' } }], 'not yet, and no veto')
-  t.notOk(JSON.stringify(a.known()).includes('veto'))
-  await a.endpoints.erase(network, 'c1', limit())
-  t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
+for (const told of [true, false])
+  t.test(
+    `a removal waits until the store knows that the containers are gone, ${told ? 'as weftd does' : 'of which weftd never heard'}`,
+    async t => {
+      const { a, b, id } = await withApp(t)
+      await a.start('app', 'c1')
+      const network = a.known()[0]!.id
+      if (told) await a.departures.add(network, 'c1')
+      a.busy.clear()
+      a.stopped.clear()
+      await a.remove(id)
+      await a.replicas.settled()
+      await pause(1000) // 20 s of the clock
+      t.match(a.known(), [{ state: { kind: 'active' } }], 'not yet, and no veto')
+      t.notOk(JSON.stringify(a.known()).includes('veto'))
+      await a.endpoints.erase(network, 'c1', limit())
+      t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
+    },
+  )
+
+t.test('a removal of ours that the engine refused leaves no mark', async t => {
+  const { a, b } = await withApp(t)
+  const { docker } = [...b.bindings.all()][0]!
+  b.faults.keep = true
+  await a.remove(a.bindings.byNetwork(a.known()[0]!.id)!.docker)
+  t.ok(await until(() => b.removals.includes('app')))
+  t.ok(await until(() => b.bindings.byDocker(docker)?.removal === undefined), 'refused')
+})
+
+t.test('an engine that is late with a removal of ours does it for nobody else', async t => {
+  const { a, b } = await withApp(t)
+  const { network, docker } = [...b.bindings.all()][0]!
+  await b.bindings.mark(docker, 'weft')
+  await b.replicas.settled()
+  await b.remove(docker, true)
+  t.ok(await until(() => ![undefined, docker].includes(b.bindings.byNetwork(network)?.docker)), 'made anew')
+  t.match(a.known(), [{ id: network, state: { kind: 'active' } }])
 })
