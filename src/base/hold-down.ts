@@ -7,6 +7,8 @@ export interface HoldDown<K> {
   held(key: K, ms: number): boolean
   /** It is not so (any more). */
   clear(key: K): void
+  /** It is not so (any more) of any others. */
+  keep(is: (key: K) => boolean): void
   /** What is waiting for its time, or past it. */
   keys(): IterableIterator<K>
   readonly size: number
@@ -21,6 +23,9 @@ export const openHoldDown = <K>(clock: Pick<Clock, 'monotonic'>): HoldDown<K> =>
       return first !== undefined && clock.monotonic() - first >= ms
     },
     clear: key => void since.delete(key),
+    keep(is) {
+      for (const key of since.keys()) if (!is(key)) since.delete(key)
+    },
     keys: () => since.keys(),
     get size() {
       return since.size

@@ -123,14 +123,14 @@ export const openReplicas = (
       else if (record.name === undefined) await forsaken(record)
       else if (isDue(record)) await replicate(record, record.name)
     })
-    for (const id of fresh.keys()) if (!mirror.snapshot.networks.has(id)) fresh.clear(id)
-    for (const docker of quiet.keys()) if (!joined.has(docker)) quiet.clear(docker)
-    for (const docker of unanswered.keys()) if (bindings.byDocker(docker)?.removal !== 'weft') unanswered.clear(docker)
-    for (const docker of joinings.keys()) if (!bindings.byDocker(docker)) joinings.delete(docker)
-    for (const id of nameless.keys()) {
+    fresh.keep(id => mirror.snapshot.networks.has(id))
+    quiet.keep(docker => joined.has(docker))
+    unanswered.keep(docker => bindings.byDocker(docker)?.removal === 'weft')
+    nameless.keep(id => {
       const known = mirror.snapshot.networks.get(id)
-      if (!known || known.record.name !== undefined) nameless.clear(id)
-    }
+      return known !== undefined && known.record.name === undefined
+    })
+    for (const docker of joinings.keys()) if (!bindings.byDocker(docker)) joinings.delete(docker)
     // a record that is gone takes its replica with it; never one that has containers
     const moves = joinedHere(context)
     await each(bindings.all(), async ({ network, docker }) => {
