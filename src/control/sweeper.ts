@@ -58,10 +58,10 @@ export const openSweeper = (context: Context, pools: Pools, bindings: Bindings):
       idle.clear(prefix)
       await pools.abandon(prefix, stop.signal)
     }
-    for (const prefix of idle.keys()) {
+    idle.keep(prefix => {
       const claim = claims.get(prefix)
-      if (!claim || !isIdle(claim.record)) idle.clear(prefix)
-    }
+      return claim !== undefined && isIdle(claim.record)
+    })
     for (const network of networks.keys()) await sweepVips(network)
     if (clock.monotonic() - removalsAt < removalsEveryMs) return
     removalsAt = clock.monotonic()
@@ -102,7 +102,7 @@ export const openSweeper = (context: Context, pools: Pools, bindings: Bindings):
   const arm = (): void => {
     timer = clock.after(everyMs * (0.5 + Math.random()), () => {
       // what we cannot see has not happened: nothing expires meanwhile
-      if (!mirror.status.available) for (const title of deserted.keys()) deserted.clear(title)
+      if (!mirror.status.available) deserted.keep(() => false)
       running = (mirror.status.available ? sweep() : Promise.resolve())
         .catch(error => log.warn({ err: describe(error) }, 'sweep failed'))
         .then(() => {
