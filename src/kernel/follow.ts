@@ -64,7 +64,10 @@ export interface FollowParts {
   readonly links: LinkTable
   readonly peerOf: PeerOf
   onObserved(observations: readonly Observation[]): void
+  /** Something of ours may have changed: it has to be looked at. */
   onLost(): void
+  /** Notifications of links were lost: what was told of them is no longer known. */
+  onOverrun(): void
   /** A device that is not ours, new or by a new name. */
   onDevice(name: string): void
   /** A far end changed: the objects that it belongs to. */
@@ -82,7 +85,7 @@ export const follow = async (parts: FollowParts, open = openMonitor): Promise<Mo
       const observations = messages.flatMap(message => read(parts, message))
       if (observations.length > 0) parts.onObserved(observations)
     },
-    onLost: parts.onLost,
+    onLost: parts.onOverrun,
   })
   const netfilter = await open({
     protocol: NETLINK_NETFILTER,

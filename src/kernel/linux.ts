@@ -16,7 +16,7 @@ import { follow } from './follow.ts'
 import { isIpvs } from './ipvs.ts'
 import { openIpvsWatch } from './ipvs-watch.ts'
 import type { Kernel, KernelEvent, Operation, OperationResult } from './kernel.ts'
-import { isGateway, isNamespace, pairedWith, peersOf } from './namespaces.ts'
+import { identify, isGateway, isNamespace, pairedWith, peersOf } from './namespaces.ts'
 import type { LinkObject, Ns } from './objects.ts'
 import { observeNamespace } from './observe.ts'
 import { ownNamespaces } from './own-namespaces.ts'
@@ -25,7 +25,7 @@ import { type LinkTable, openSockets, type Sockets } from './sockets.ts'
 const folder = '/run/netns'
 
 export const openLinuxKernel = (log: Log): Kernel => {
-  const monitors = new Map<Ns, { monitor: Promise<Monitor>; links: LinkTable }>()
+  const monitors = new Map<Ns, { monitor: Promise<Monitor>; links: LinkTable; identity: Promise<string | undefined> }>()
   const ownPorts = new Set<number>() // netfilter sockets of ours, the last ones
   const ipvs = openIpvsWatch(log, observations => {
     if (observations.length > 0) listener?.({ kind: 'changed', observations })
@@ -53,6 +53,7 @@ export const openLinuxKernel = (log: Log): Kernel => {
   const startFollowing = async (ns: Ns): Promise<void> => {
     if (monitors.has(ns) || !listener || closed) return
     const tell = listener
+    const identity = identify(ns)
     const links: LinkTable = { byName: new Map(), byIndex: new Map() }
     const monitor = follow({
       ns,
@@ -61,12 +62,13 @@ export const openLinuxKernel = (log: Log): Kernel => {
       pairsOf,
       onObserved: observations => tell({ kind: 'changed', observations }),
       onLost: () => tell({ kind: 'lost', ns }),
+      onOverrun: () => void stopFollowing(ns).then(() => tell({ kind: 'lost', ns })), // the look begins anew
       onDevice: name => tell({ kind: 'device', ns, name }),
       ownNetfilterPort: port => ownPorts.has(port),
     })
-    monitors.set(ns, { monitor, links })
+    monitors.set(ns, { monitor, links, identity })
     try {
-      await monitor
+      await Promise.all([monitor, identity])
       const sockets = openSockets()
       try {
         const now = await sockets.links(ns) // after the subscription: nothing falls between
@@ -93,9 +95,15 @@ export const openLinuxKernel = (log: Log): Kernel => {
     )
   }
 
+  /** What is followed by this name is there, and is it still. */
+  const isFollowed = async (ns: Ns): Promise<boolean> => {
+    const identity = await monitors.get(ns)?.identity
+    return identity !== undefined && identity === (await identify(ns))
+  }
+
   /** A file in /run/netns came or went. */
   const onFile = async (name: string): Promise<void> => {
-    if (closed || !monitors.has(name) || (await isNamespace(name))) return
+    if (closed || !monitors.has(name) || (await isFollowed(name))) return
     await stopFollowing(name)
     listener?.({ kind: 'lost', ns: name })
   }
@@ -105,10 +113,8 @@ export const openLinuxKernel = (log: Log): Kernel => {
       return ['', ...(await ownNamespaces())]
     },
     async observe(ns, hints = []) {
-      if (!(await isNamespace(ns))) {
-        await stopFollowing(ns) // or it would live on, without its name
-        return []
-      }
+      if (!(await isFollowed(ns))) await stopFollowing(ns) // or it would live on, without its name
+      if (!(await isNamespace(ns))) return []
       await startFollowing(ns)
       const sockets = openSockets()
       try {

@@ -42,15 +42,17 @@ export const listNamespaces = async (): Promise<Ns[]> => {
 export const isNoNamespace = (error: unknown): boolean =>
   error instanceof NetlinkError && (error.absent || error.errnoName === 'EINVAL')
 
-export const isNamespace = async (ns: Ns): Promise<boolean> => {
+/** Which namespace has this name now; undefined: none. */
+export const identify = async (ns: Ns): Promise<string | undefined> => {
   try {
-    await netnsInode(pathOf(ns))
-    return true
+    return await netnsInode(pathOf(ns))
   } catch (error) {
-    if (isNoNamespace(error)) return false
+    if (isNoNamespace(error)) return undefined
     throw error
   }
 }
+
+export const isNamespace = async (ns: Ns): Promise<boolean> => (await identify(ns)) !== undefined
 
 /** Of one that is no namespace: an empty file, as stands there before the namespace is put on it. */
 export const isCutShort = async (ns: Ns): Promise<boolean> => {

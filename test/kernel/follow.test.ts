@@ -17,10 +17,34 @@ t.test('when the second monitor cannot be opened, the first does not keep the na
     pairsOf: () => [],
     onObserved: () => {},
     onLost: () => {},
+    onOverrun: () => {},
     onDevice: () => {},
     ownNetfilterPort: () => false,
   }
   await t.rejects(follow(parts, open), refused)
   t.equal(opened, 2)
   t.equal(closed, 1)
+})
+
+t.test('what was told of links and lost is not what was told of tables and lost', async t => {
+  const told: string[] = []
+  const lost: (() => void)[] = []
+  const parts = {
+    ns: 'weft-n1',
+    links: { byName: new Map(), byIndex: new Map() },
+    peerOf: () => undefined,
+    pairsOf: () => [],
+    onObserved: () => {},
+    onLost: () => told.push('look'),
+    onOverrun: () => told.push('begin anew'),
+    onDevice: () => {},
+    ownNetfilterPort: () => false,
+  }
+  const open = async ({ onLost }: { onLost(): void }) => {
+    lost.push(onLost)
+    return { close: async () => {} }
+  }
+  await follow(parts, open)
+  for (const one of lost) one()
+  t.same(told, ['begin anew', 'look'])
 })

@@ -312,6 +312,16 @@ else {
       `nft add table inet weft '{ flags dormant; }' && ${inN} nft add table netdev weft '{ flags dormant; }'`,
       `${inN} nft list tables | grep -q netdev && ! { nft list ruleset; ${inN} nft list ruleset; } | grep -q dormant && echo awake`,
     ],
+    [
+      'a namespace, another by its name',
+      'ip netns del weft-n1048576 && ip netns add weft-n1048576',
+      `${isUp(inN, 'gw')} >/dev/null && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    [
+      'what was made anew there',
+      `${inN} bridge fdb del 02:77:0a:50:00:02 dev vx0 self`,
+      `${inN} bridge fdb show dev vx0 | grep '02:77:0a:50:00:02.*self'`,
+    ],
     ['the bridge', `${inN} ip link del br0`, `${inN} ip link show master br0 | grep vx0`],
     ['the link to the host', 'ip link del weft0', 'ip netns exec weft-m1048576 ip route show default | grep up0'],
     [
