@@ -91,9 +91,12 @@ export const openDepartures = async (
   const addAll: Departures['addAll'] = async departed => {
     if (departed.length === 0) return
     for (const [endpoint, network] of departed) pending.set(endpoint, network)
-    await save()
-    changed(departed)
-    wake.resolve()
+    try {
+      await save()
+    } finally {
+      changed(departed) // on a full disk too
+      wake.resolve()
+    }
   }
 
   return {

@@ -85,7 +85,8 @@ interface Book {
   readonly unreadable: readonly string[]
 }
 
-export const openPools = (context: Context): Pools => {
+/** `halves`: routes of this host that Docker lets no automatic subnet overlap, too short to be avoided. */
+export const openPools = (context: Context, halves: () => readonly string[] = () => []): Pools => {
   const { store, mirror, node } = context
   /**
    * Automatic answers of late (monotonic ms) to requests by name, by prefix: Docker repeats when ours overlaps a route of
@@ -93,6 +94,7 @@ export const openPools = (context: Context): Pools => {
    */
   const answered = new Map<string, readonly number[]>()
 
+  let lately = Number.NEGATIVE_INFINITY // an automatic subnet was given, monotonic ms
   /** Unsettled claims that were given again: to whom Docker's repetition came from, or to a second network; how often. */
   const shared = new Map<string, number>()
   /** Networks whose pools were asked for by name, monotonic ms. */
@@ -206,8 +208,10 @@ export const openPools = (context: Context): Pools => {
     const pools = cluster.pools.map(text => parsePrefix(text)).filter(({ family }) => family === request.family)
     for (const within of pools)
       for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family])))
-        if (!inFamily.some(prefix => overlaps(prefix, candidate)))
+        if (!inFamily.some(prefix => overlaps(prefix, candidate))) {
+          refuseHalves(candidate)
           return claim(current, candidate, network, request, signal)
+        }
     const covering = routes().filter(({ inTheWay }) =>
       pools.some(pool => overlaps(pool, inTheWay) && inTheWay.length <= pool.length),
     )
@@ -221,6 +225,17 @@ export const openPools = (context: Context): Pools => {
         ? `${where}: give --subnet, or remove unused networks`
         : `${where}, because of ${covering.map(({ route, host }) => `route ${route} of host ${host}`).join(', ')}: remove ${covering.length === 1 ? 'that route' : 'those routes'}, or give a --subnet outside`,
     )
+  }
+
+  /** Docker would ask until no subnet is left. */
+  const refuseHalves = (candidate: Prefix): void => {
+    const repeated = context.clock.monotonic() - lately <= repetitionMs
+    const half = halves().find(route => overlaps(parsePrefix(route), candidate))
+    if (repeated && half !== undefined)
+      throw new WeftError(
+        'TAKEN',
+        `route ${half} of this host overlaps every subnet that weft could choose, and Docker takes none beside it: give --subnet, or create the network on another host`,
+      )
   }
 
   /** Who has or claims this name: a network that is there, or one that is being made on some host. */
@@ -328,6 +343,7 @@ export const openPools = (context: Context): Pools => {
           : explicit(request.prefix, request, signal)
       })
       if (request.wanted !== undefined && request.prefix === undefined) refuseRepetition(grant.prefix)
+      if (request.prefix === undefined) lately = context.clock.monotonic()
       if (request.wanted !== undefined) invitations.set(grant.network, context.clock.monotonic())
       return grant
     },

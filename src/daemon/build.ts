@@ -203,7 +203,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     forget: (ns, which) => kernel.forgetFlows(ns, which),
     log,
   })
-  const pools = openPools(context)
+  const pools = openPools(context, () => facts.halves)
   const reserve = await openReserve(join(config.dataDir, 'reserve.json'), clock, mirror)
   const addresses = openAddresses(context, bindings, pools, reserve, departures)
   const networks = openNetworks(context, bindings, pools)
@@ -211,7 +211,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
   const nodes = parts.add('nodes', openNodes(context))
   const identityOf = openIdentity(engine, context, holdings)
   const starts = openStarts(engine, identityOf, clock)
-  const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks, departures.has))
+  const replicas = parts.add('replicas', openReplicas(context, engine, bindings, networks, departures))
 
   const nodeFacts = (): NodeFacts => ({
     instance: identity.instance,

@@ -13,6 +13,7 @@ export interface Holders {
   users(docker: string, otherwise?: string): Promise<readonly string[]>
   used(docker: string, otherwise?: string): Promise<boolean>
   /** What the store knows, without the engine. */
+  endpoints(network: NetworkId): readonly Endpoint[]
   endpointTitles(network: NetworkId): readonly string[]
   /** Containers here are gone from it, and what the store knows of them goes in a moment. */
   isLeft(network: NetworkId): boolean
@@ -33,7 +34,7 @@ export const openHolders = (
     return found.map(({ Id, Names }) => Names?.[0]?.replace(/^\//, '') ?? Id.slice(0, 12))
   }
   return {
-    users,
+    ...{ users, endpoints },
     used: async (docker, otherwise) => (await users(docker, otherwise)).length > 0,
     endpointTitles: network => endpoints(network).map(({ workload, id }) => workload?.name ?? id.slice(0, 12)),
     isLeft: network => endpoints(network).some(({ id }) => departed(id)),

@@ -8,9 +8,10 @@ import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Binding, Bindings } from '../control/bindings.ts'
 import type { Context } from '../control/context.ts'
+import type { Departures } from '../control/departures.ts'
 import { joinedHere, joinNamesake } from '../control/joining.ts'
 import type { Networks } from '../control/networks.ts'
-import type { EndpointId, NetworkId } from '../model/ids.ts'
+import type { NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import { bodyOf, driverName, joins, type NetworkWish, wishBody } from './bodies.ts'
 import { creationMs, openCreations } from './creations.ts'
@@ -67,8 +68,7 @@ export const openReplicas = (
   engine: Engine,
   bindings: Bindings,
   networks: Networks,
-  /** Gone here, though the store could not be told yet. */
-  departed: (endpoint: EndpointId) => boolean,
+  departures: Pick<Departures, 'has' | 'addAll'>,
 ): Replicas => {
   const { mirror, node, clock, log } = context
   const stop = new AbortController()
@@ -90,7 +90,8 @@ export const openReplicas = (
   let running: Promise<void> | undefined
   let again = false
 
-  const { users, used, endpointTitles, isLeft } = openHolders(context, engine, departed, docker => names.get(docker))
+  const nameOf = (docker: string): string | undefined => names.get(docker)
+  const { users, used, endpoints, endpointTitles, isLeft } = openHolders(context, engine, departures.has, nameOf)
 
   const signal = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
   const say = (name: string, problem: string): void => {
@@ -194,7 +195,9 @@ export const openReplicas = (
     const holders = new Set(await users(docker, record.name))
     if (holders.size > 0) return veto(record, inUse(node, holders)).then(() => true)
     // what the store still knows here is of containers that are gone: it goes first, or another host would object
-    if (endpointTitles(record.id).length > 0) return false
+    const left = endpoints(record.id)
+    await departures.addAll(left.filter(({ id }) => !departures.has(id)).map(({ id }) => [id, record.id]))
+    if (left.length > 0) return false
     // the store's word counts: a veto of our own may not have come back to the mirror yet
     await networks.update(
       record.id,

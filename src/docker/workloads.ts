@@ -34,6 +34,8 @@ const auditEveryMs = 60_000
 const pingEveryMs = 10_000
 /** Who was told to stop and runs after this, ms, has not taken it so. */
 const stillRunsMs = 60_000
+/** States of a container that has what it had: Docker's GET /containers/json, State. */
+const lives: ReadonlySet<string> = new Set(['running', 'paused', 'restarting'])
 
 export interface WorkloadsParts {
   readonly context: Context
@@ -146,7 +148,8 @@ export const openWorkloads = ({
       const inDoubt = [...lost].filter(([, network]) => its.has(network)).map(([endpoint]) => endpoint)
       if (inDoubt.length === 0) return
       try {
-        const { NetworkSettings } = await engine.container(Id)
+        const { State, NetworkSettings } = await engine.container(Id)
+        if (!State.Running) return
         for (const { EndpointID } of Object.values(NetworkSettings.Networks ?? {})) lost.delete(EndpointID)
       } catch (error) {
         if (isSilent(error)) for (const endpoint of inDoubt) lost.delete(endpoint)
@@ -163,11 +166,13 @@ export const openWorkloads = ({
     const listed = new Map<EndpointId, ListedContainer>()
     const containers = await engine.containers()
     void starts.load(containers)
-    for (const container of containers)
+    // one that ended while Docker could not tell us keeps the id of what it had
+    for (const container of containers.filter(({ State }) => lives.has(State)))
       for (const { EndpointID } of Object.values(container.NetworkSettings?.Networks ?? {}))
         if (EndpointID) listed.set(EndpointID, container)
     const lost = new Map<EndpointId, NetworkId>()
-    for (const [endpoint, network] of holdings.endpoints()) {
+    const ours = new Map(holdings.endpoints())
+    for (const [endpoint, network] of ours) {
       const container = listed.get(endpoint)
       if (container !== undefined) {
         missing.clear(endpoint)
@@ -182,6 +187,7 @@ export const openWorkloads = ({
       missing.clear(endpoint) // its time begins anew if it stays
       lost.set(endpoint, network)
     }
+    missing.keep(endpoint => ours.has(endpoint))
     if (lost.size > 0) void queue.run('release', () => persist('release', () => release(lost, containers)))
   }
   const audit = (): Promise<void> => queue.run('audit', () => persist('audit', compare))

@@ -8,8 +8,8 @@ import { netnsInode, netnsRead } from '../netlink/netns.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { type Address, decodeAddress, listAddresses } from '../netlink/rtnl/addr.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
-import { IFA_F, RTPROT } from '../netlink/rtnl/uapi.ts'
-import { AF_INET6 } from '../netlink/uapi.ts'
+import { IFA_F, RT_SCOPE, RTPROT } from '../netlink/rtnl/uapi.ts'
+import { AF_INET, AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
 import { type GuestChain, guestChainsOf } from './guest-chains.ts'
 import { forwards6 } from './host-settings.ts'
@@ -20,6 +20,8 @@ export interface HostFacts {
   readonly underlay: Underlay
   /** CIDRs of other routes and resolvers, without defaults, loopback and link-local. */
   readonly routes: readonly string[]
+  /** A default of IPv4 in parts by a device alone, as VPNs write it: 0.0.0.0/1. Docker makes no network beside it. */
+  readonly halves: readonly string[]
   /** Addresses and routes from the range of our link networks (plan/links). */
   readonly onLinks: readonly { readonly dev: string; readonly prefix: string }[]
   /** What its devices have for good: without weft's, Docker's and temporary ones. */
@@ -85,6 +87,7 @@ export const readHostFacts = async (choice: HostChoice): Promise<HostFacts> => {
         return lasting ? [{ dev, address: `${address}/${prefixLength}` }] : []
       }),
       routes: [...new Set([...inTheWay, ...[...servers, ...behind].filter(isRouted).map(single)])].sort(),
+      halves: routes.filter(route => isHalf(route) && isRouteOfHost(route, nameOf)).map(({ dst }) => dst),
       resolvers: servers,
       forwards4: (await sysctl('net/ipv4/ip_forward')) === '1',
       advertised: [
@@ -122,6 +125,9 @@ export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: N
  */
 export const isForeign = (route: Route, nameOf: NameOf): boolean =>
   isRouteOfHost(route, nameOf) && !/\/[0-7]$/.test(route.dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(route.dst)
+
+const isHalf = ({ family, dst, scope }: Route): boolean =>
+  family === AF_INET && scope === RT_SCOPE.LINK && /\/[1-7]$/.test(dst)
 
 /** Of whichever table: VPNs have theirs. The host's own addresses are routes of other types. */
 const isRouteOfHost = (route: Route, nameOf: NameOf): boolean => {

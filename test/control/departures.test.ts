@@ -70,3 +70,22 @@ t.test('one that cannot be erased keeps no other waiting, and who waits for one 
   while (departures.size > 0) await new Promise(resolve => setTimeout(resolve, 5))
   await departures.close()
 })
+
+t.test('a disk that is full: the caller hears it, and the endpoint goes all the same', async t => {
+  const dir = await fs.mkdtemp(join(tmpdir(), 'weft-departures-'))
+  t.teardown(() => fs.rm(dir, { recursive: true, force: true }))
+  const gone: string[] = []
+  const departures = await openDepartures(join(dir, 'departures.json'), fastClock(50), silentLog, departed =>
+    gone.push(...departed.map(([endpoint]) => endpoint)),
+  )
+  departures.start(async () => {})
+  const { rename } = fs
+  fs.rename = () => Promise.reject(Object.assign(new Error('no space left'), { code: 'ENOSPC' }))
+  syncBuiltinESMExports()
+  await t.rejects(departures.add('n', 'one'))
+  t.same(gone, ['one'])
+  fs.rename = rename
+  syncBuiltinESMExports()
+  while (departures.size > 0) await new Promise(resolve => setTimeout(resolve, 5))
+  await departures.close()
+})

@@ -80,7 +80,12 @@ const nodeRecord = (name: string, routes: readonly string[]): string =>
   })
 
 /** Pools of a cluster with these records besides. */
-const openWith = async (t: Test, pools: readonly string[], records: Readonly<Record<string, string>> = {}) => {
+const openWith = async (
+  t: Test,
+  pools: readonly string[],
+  records: Readonly<Record<string, string>> = {},
+  halves: readonly string[] = [],
+) => {
   const store = await openEmbeddedStore({})
   const cluster = encode('cluster', {
     ...{ id: 'c', pools, underlayFamily: 4, vxlanPort: 4789, reservedPorts: [], created: '' },
@@ -93,7 +98,7 @@ const openWith = async (t: Test, pools: readonly string[], records: Readonly<Rec
   const mirror = openMirror(store, silentLog)
   await mirror.ready(signal)
   t.teardown(() => mirror.close())
-  return openPools({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog })
+  return openPools({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog }, () => halves)
 }
 
 t.test('a claim that cannot be read stops nobody, but holds its prefix', async t => {
@@ -125,6 +130,20 @@ t.test("Docker's own default pools are left to Docker", async t => {
     '192.168.3.0/24',
     'if asked for',
   )
+})
+
+t.test('a route that Docker takes no subnet beside: named when it asks again, before all are gone', async t => {
+  const pools = await openWith(t, ['10.224.0.0/12', 'fd00::/48'], {}, ['0.0.0.0/1'])
+  const first = await pools.request({ family: 4 }, signal)
+  await t.rejects(pools.request({ family: 4 }, signal), {
+    code: 'TAKEN',
+    message: /^route 0.0.0.0\/1 of this host overlaps every subnet .* give --subnet/,
+  })
+  await pools.release(first.prefix, signal)
+  t.equal((await pools.request({ family: 4, prefix: '10.224.0.0/24' }, signal)).prefix, '10.224.0.0/24')
+  t.match((await pools.request({ family: 6 }, signal)).prefix, /^fd00:/)
+  const others = await openWith(t, ['10.224.0.0/12'], {}, ['128.0.0.0/1'])
+  for (let i = 0; i < 2; i++) t.match((await others.request({ family: 4 }, signal)).prefix, /^10\./)
 })
 
 t.test('no free subnet: because of networks, or of a route of a host', async t => {

@@ -190,7 +190,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
     destroyed: async id => destroyed.has(id),
     events: () => [] as unknown as AsyncIterable<never>,
   }
-  const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks, departures.has)
+  const replicas = openReplicas({ ...context, clock: fastClock(20) }, engine, bindings, networks, departures)
   replicas.poke()
   let open = true
   const close = async () => {

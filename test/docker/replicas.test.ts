@@ -385,6 +385,7 @@ for (const told of [true, false])
       await pause(1000) // 20 s of the clock
       t.match(a.known(), [{ state: { kind: 'active' } }], 'not yet, and no veto')
       t.notOk(JSON.stringify(a.known()).includes('veto'))
+      t.ok(a.departures.has('c1'), 'on its way')
       await a.endpoints.erase(network, 'c1', limit())
       t.ok(await until(() => b.names().length === 0 && b.known().length === 0), 'removed everywhere')
     },

@@ -280,7 +280,7 @@ t.test('what changed while weftd was down is found at its start', async t => {
 })
 
 t.test('what a starting container has stays; what nobody has goes, also beside one that is broken', async t => {
-  const { start, make, locked, broken, leak, released, tell, nameOf, streams } = open(t, 40)
+  const { start, make, locked, broken, leak, released, tell, turnsTo, nameOf, streams } = open(t, 40)
   make('slow', 'Created')
   locked.add('slow')
   make('bad', 'Created', { endpoint: false })
@@ -291,9 +291,21 @@ t.test('what a starting container has stays; what nobody has goes, also beside o
   tell('connect', 'slow', 'network')
   await new Promise(resolve => setTimeout(resolve, 4000))
   t.same(released, [], 'in doubt all of its network')
+  turnsTo('slow', 'Up 1 second')
   locked.clear()
   tell('start', 'slow')
   t.ok(await inTime(() => nameOf('slow') === 'slow', 500), 'known when it has started')
   t.ok(await inTime(() => released.length > 0, 4000))
   t.same(released, ['stray'], 'also where the list does not show the start yet')
+})
+
+t.test('a container that ended while Docker could not tell: it keeps the id of what it had', async t => {
+  const { start, make, released, nameOf } = open(t, 40)
+  make('ended', 'Exited (143) 2 minutes ago', { listed: true })
+  make('web')
+  make('paused', 'Up 1 minute (Paused)')
+  start()
+  t.ok(await inTime(() => released.length > 0, 4000))
+  t.ok(await inTime(() => nameOf('paused') === 'paused'))
+  t.same(released, ['ended-e'])
 })

@@ -93,9 +93,12 @@ else {
     // a default in parts; nobody's; an address of the host itself
     const harmless = ['0.0.0.0/1 dev tun0', '128.0.0.0/1 dev tun0', 'fc00::/7 dev tun0', 'default dev tun0 table 52']
     for (const to of [...harmless, 'blackhole 10.73.0.0/16']) sh(`ip route add ${to}`)
-    const routes = (await readHostFacts({ vtep: '192.0.2.1' })).routes.filter(route => !before.includes(route))
+    for (const to of ['64.0.0.0/2 via 192.0.2.254', '32.0.0.0/3 dev tun0 table 52']) sh(`ip route add ${to}`)
+    const facts = await readHostFacts({ vtep: '192.0.2.1' })
+    t.same([...facts.halves].sort(), ['0.0.0.0/1', '128.0.0.0/1'], 'beside which Docker takes no subnet')
+    const routes = facts.routes.filter(route => !before.includes(route))
     t.same(routes.sort(), ['10.75.0.0/16', '10.76.0.0/16', 'fd00:75::/64'])
-    sh('ip link del tun0 && ip route del blackhole 10.73.0.0/16')
+    sh('ip link del tun0 && ip route del blackhole 10.73.0.0/16 && ip route del 64.0.0.0/2')
   })
 
   t.test("which bridges are Docker's", async t => {
