@@ -30,7 +30,7 @@ export interface Workloads extends Closeable {
 
 /** An endpoint that the engine does not list is erased after this, ms. */
 const graceMs = 30_000
-const auditEveryMs = 60_000
+const auditEveryMs = 60_000 // a multiple of a third of the grace
 const pingEveryMs = 10_000
 /** Who was told to stop and runs after this, ms, has not taken it so. */
 const stillRunsMs = 60_000
@@ -265,10 +265,11 @@ export const openWorkloads = ({
   }
 
   const patrol = async (): Promise<void> => {
+    let rounds = 0
     while (!stop.signal.aborted) {
-      await sleep(clock, missing.size > 0 ? graceMs / 3 : auditEveryMs, stop.signal).catch(() => {})
+      await sleep(clock, graceMs / 3, stop.signal).catch(() => {})
       if (stop.signal.aborted || (engineError ?? silence) !== undefined || !mirror.status.available) continue
-      await audit()
+      if (++rounds % (auditEveryMs / (graceMs / 3)) === 0 || missing.size > 0) await audit()
     }
   }
 

@@ -54,6 +54,25 @@ t.test('an engine killed, whose containers do not outlive it', async t => {
   await lab.docker('h2', 'rm', '-f', 'once', 'again')
 })
 
+t.test(
+  'an engine killed, whose end weftd does not see: back first, it keeps the ids of what its containers had',
+  async t => {
+    await run('h2', 'once')
+    for (const what of ['weftd', 'dockerd']) await lab.ok('kill', 'h2', what)
+    await lab.ok('start', 'h2', 'dockerd') // it asks weftd in vain for what it cleans up
+    await lab.ok('start', 'h2', 'weftd')
+    const id = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.app.EndpointID}}', 'once')
+    t.match(id, /^[0-9a-f]{64}$/, 'so it is')
+    t.ok(await lab.until(async () => !(await resolves('once')), graceMs))
+    const { wrong, note } = await agree(graceMs)
+    t.same(wrong, [], note)
+    await lab.docker('h2', 'start', 'once')
+    t.ok(await lab.until(() => resolves('once')))
+    t.same((await agree()).wrong, [])
+    await lab.docker('h2', 'rm', '-f', 'once')
+  },
+)
+
 /** Containers that have to come back to what they had: by --ip, --ip6, both, and --mac-address. */
 const chosen: readonly (readonly string[])[] = Array.from({ length: 6 }, (_, i) => [
   ['--ip', `10.55.0.${20 + i}`],
