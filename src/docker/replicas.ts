@@ -15,8 +15,9 @@ import type { NetworkId } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
 import { bodyOf, driverName, joins, type NetworkWish, wishBody } from './bodies.ts'
 import { creationMs, openCreations } from './creations.ts'
-import { type Engine, type EngineNetwork, isSilent } from './engine.ts'
-import { inUse, openHolders } from './holders.ts'
+import type { Engine, EngineNetwork } from './engine.ts'
+import { openHolders } from './holders.ts'
+import { openRemovals } from './removals.ts'
 
 export interface Replicas extends Closeable {
   /** Look again soon. */
@@ -49,7 +50,6 @@ const settleMs = 10
 const lookEveryMs = 30_000
 /** For the engine to say who uses a network that somebody removes. */
 const patienceMs = 1000
-const removalMs = 10_000
 /** For a replica that is being made to be there, and gone again. */
 const makeWayMs = 3_000
 /** Longer than any driver call takes. */
@@ -91,7 +91,7 @@ export const openReplicas = (
   let again = false
 
   const nameOf = (docker: string): string | undefined => names.get(docker)
-  const { users, used, endpoints, endpointTitles, isLeft } = openHolders(context, engine, departures.has, nameOf)
+  const holders = openHolders(context, engine, departures.has, nameOf)
 
   const signal = (): AbortSignal => AbortSignal.any([stop.signal, AbortSignal.timeout(8000)])
   const say = (name: string, problem: string): void => {
@@ -120,7 +120,7 @@ export const openReplicas = (
       if (bindings.byNetwork(binding.network)?.docker === binding.docker) await introduce(binding, network)
     })
     await each(mirror.snapshot.networks.values(), async ({ record }) => {
-      if (record.state.kind === 'removing') await removing(record)
+      if (record.state.kind === 'removing') await removals.answer(record)
       else if (record.name === undefined) await forsaken(record)
       else if (isDue(record)) await replicate(record, record.name)
     })
@@ -148,7 +148,10 @@ export const openReplicas = (
   const each = async <T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> => {
     for (const item of [...items]) {
       if (stop.signal.aborted || !mirror.status.available) return
-      await work(item).catch(complain)
+      await work(item).catch(error => {
+        complain(error)
+        lookAgain()
+      })
     }
   }
   const complain = (error: unknown): void => {
@@ -166,6 +169,12 @@ export const openReplicas = (
     waiting = { at, timer }
   }
 
+  const isYoung = (docker: string): boolean => clock.monotonic() - (joinings.get(docker) ?? -youngMs) < youngMs
+  const removals = openRemovals({
+    ...{ context, engine, bindings, networks, departures, holders },
+    ...{ isYoung, lookAgain, signal },
+  })
+
   /**
    * Bound and not listed: deleted by a command, or its creation is under way, or the engine lost it, as one that was
    * killed, or has another disk. Only a command is a wish; what was lost is made anew. Of a command whose call we did
@@ -177,38 +186,11 @@ export const openReplicas = (
     else if (removal === undefined && !missing.held(docker, callMs)) return lookAgain()
     const others = [...bindings.all()].some(other => other.network === network && other.docker !== docker)
     const record = mirror.snapshot.networks.get(network)?.record
-    if (record && !others && asked && !(await askForRemoval(record, docker))) return lookAgain(replicaMs)
+    if (record && !others && asked && !(await removals.ask(record, docker))) return
     if (record && !others && removal === undefined && !asked)
       log.warn({ network: record.name, docker: short(docker) }, 'network was lost by the engine: made anew')
     await bindings.unbind(docker)
     missing.clear(docker)
-  }
-
-  /** False: not yet. */
-  const askForRemoval = async (record: Network, docker: string): Promise<boolean> => {
-    const about = { network: record.name, id: record.id }
-    if (record.origin.by === 'weft') {
-      log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
-      return true
-    }
-    // Docker itself counts running containers only
-    const holders = new Set(await users(docker, record.name))
-    if (holders.size > 0) return veto(record, inUse(node, holders)).then(() => true)
-    // what the store still knows here is of containers that are gone: it goes first, or another host would object
-    const left = endpoints(record.id)
-    await departures.addAll(left.filter(({ id }) => !departures.has(id)).map(({ id }) => [id, record.id]))
-    if (left.length > 0) return false
-    // the store's word counts: a veto of our own may not have come back to the mirror yet
-    await networks.update(
-      record.id,
-      now =>
-        now.state.kind === 'active'
-          ? { ...now, state: { kind: 'removing', since: new Date(clock.now()).toISOString(), by: node, acks: [node] } }
-          : undefined,
-      signal(),
-    )
-    log.info(about, 'docker network rm: asking the cluster to remove it')
-    return true
   }
 
   /** Made here, never named, and no network of this engine is it: its CreateNetwork was not answered. */
@@ -260,29 +242,20 @@ export const openReplicas = (
     }
     log.info({ network: name, id }, 'another host made a network of this name: ours gives way, nobody uses it yet')
     await networks.remove(id, signal()) // first: whoever starts a container on it just now is told to repeat
-    await discard(docker)
+    await removals.discard(docker)
     again = true
   }
 
   /** Joined, it shows a subnet that it has not: a replica takes its place once nobody has used it for a while. */
   const renew = async ({ docker, network }: Binding): Promise<void> => {
     if (mirror.snapshot.networks.get(network)?.record.state.kind !== 'active') return
-    if (await used(docker)) return quiet.clear(docker)
+    if (await holders.used(docker)) return quiet.clear(docker)
     if (!quiet.held(docker, quietMs)) return
     log.info(
       { network: names.get(docker), id: network, docker: short(docker) },
       'joined network makes way to a replica',
     )
-    await discard(docker)
-  }
-
-  const discard = async (docker: string): Promise<void> => {
-    await bindings.mark(docker, 'weft')
-    await engine.removeNetwork(docker).catch(async error => {
-      if (!isSilent(error)) await bindings.mark(docker, undefined) // it refused
-      throw error
-    })
-    await bindings.unbind(docker)
+    await removals.discard(docker)
   }
 
   /** Missing here, and not just made elsewhere. */
@@ -303,7 +276,7 @@ export const openReplicas = (
     try {
       const docker = await engine.createNetwork(bodyOf(record, name))
       problems.delete(name)
-      if (crossed === record.id) return await discard(docker).finally(() => lookAgain(replicaMs))
+      if (crossed === record.id) return await removals.discard(docker).finally(() => lookAgain(replicaMs))
       log.info({ network: name, id: record.id, docker: short(docker) }, 'network created on this engine')
     } catch (error) {
       if (bindings.byNetwork(record.id) || mirror.snapshot.networks.get(record.id)?.record.state.kind !== 'active')
@@ -319,65 +292,15 @@ export const openReplicas = (
     }
   }
 
-  const veto = async ({ id, name }: Network, why: string): Promise<void> => {
-    log.warn({ network: name }, `removal vetoed, also for what joined it by weft.network: ${why}`)
-    const said = { node, at: new Date(clock.now()).toISOString(), why }
-    await networks.update(id, now => ({ ...now, state: { kind: 'active', veto: said } }), signal())
-  }
-
-  /** The engine knows more, but may not answer for long. */
-  const vetoWithoutEngine = async (id: NetworkId): Promise<void> => {
-    const record = mirror.snapshot.networks.get(id)?.record
-    const holders = new Set(endpointTitles(id))
-    if (record?.state.kind === 'removing' && holders.size > 0 && !isLeft(id)) await veto(record, inUse(node, holders))
-  }
-
-  const removing = async (record: Network): Promise<void> => {
-    if (record.state.kind !== 'removing') return
-    if (isLeft(record.id)) return lookAgain(replicaMs)
-    const { acks, since } = record.state
-    const here = [...bindings.all()].filter(binding => binding.network === record.id)
-    const young = here.some(({ docker }) => clock.monotonic() - (joinings.get(docker) ?? -youngMs) < youngMs)
-    if (young) return veto(record, `it has just been made on host ${node} too`)
-    const holders = new Set([
-      ...endpointTitles(record.id),
-      ...(await Promise.all(here.map(binding => users(binding.docker)))).flat(),
-    ])
-    if (holders.size > 0) return veto(record, inUse(node, holders))
-    for (const { docker } of here) await discard(docker)
-    if (!acks.includes(node))
-      await networks.update(
-        record.id,
-        now =>
-          now.state.kind === 'removing'
-            ? { ...now, state: { ...now.state, acks: [...now.state.acks, node] } }
-            : undefined,
-        signal(),
-      )
-    const waiting = [...mirror.snapshot.presence.keys()].filter(name => name !== node && !acks.includes(name))
-    const late = clock.now() - Date.parse(since) > removalMs
-    if (waiting.length > 0 && !late) {
-      clock.after(removalMs, poke)
-      return
-    }
-    try {
-      await networks.remove(record.id, signal())
-    } catch (error) {
-      if (!(error instanceof WeftError && error.code === 'IN_USE')) throw error
-      return veto(record, error.message)
-    }
-    log.info({ network: record.name, id: record.id }, 'network removed from the cluster')
-  }
-
   const dissolve = async (docker: string): Promise<void> => {
-    if (await used(docker)) {
+    if (await holders.used(docker)) {
       say(
         short(docker),
         'its cluster network is gone, but containers here still use it: remove them, then docker network rm',
       )
       return
     }
-    await discard(docker)
+    await removals.discard(docker)
   }
 
   const poke = (): void => {
@@ -407,7 +330,7 @@ export const openReplicas = (
     if (changed === 'all' || changed.some(concerns)) poke()
     for (const [kind, id] of changed === 'all' ? [] : changed)
       if (kind === 'networks' && mirror.snapshot.networks.get(id!)?.record.state.kind === 'removing')
-        clock.after(patienceMs, () => void each([id!], vetoWithoutEngine))
+        clock.after(patienceMs, () => void each([id!], removals.vetoWithoutEngine))
   })
 
   // what was asked for meanwhile
