@@ -83,11 +83,11 @@ export const openRemovals = ({
         log.warn(about, 'docker network rm removed a replica; it comes back, use weft network rm')
         return true
       }
+      const left = endpoints(record.id) // now: while we ask, another may join the network, and bring its own
       // Docker itself counts running containers only
       const holders = new Set(await users(docker, record.name))
       if (holders.size > 0) return veto(record, inUse(node, holders)).then(() => true)
       // what the store still knows here is of containers that are gone: it goes first, or another host would object
-      const left = endpoints(record.id)
       await departures.addAll(left.filter(({ id }) => !departures.has(id)).map(({ id }) => [id, record.id]))
       if (left.length > 0) {
         lookAgain(erasureMs)
