@@ -71,7 +71,7 @@ const dockersOwn = [
 export const recreate = 'remove the network and type docker network create -d weft --ipam-driver weft NAME'
 
 const repetitionMs = 2000
-/** So many networks of one name may be made here at the same moment. */
+/** So many networks, of one name where it says one, may be made here at the same moment. */
 const mostRepetitions = 8
 /** Between RequestPool and CreateNetwork. */
 const invitationMs = 10_000
@@ -85,7 +85,7 @@ interface Book {
   readonly unreadable: readonly string[]
 }
 
-/** `halves`: routes of this host that Docker lets no automatic subnet overlap, too short to be avoided. */
+/** `halves`: routes of this host beside which Docker, not every version, takes no automatic subnet; too short to be avoided. */
 export const openPools = (context: Context, halves: () => readonly string[] = () => []): Pools => {
   const { store, mirror, node } = context
   /**
@@ -94,7 +94,8 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
    */
   const answered = new Map<string, readonly number[]>()
 
-  let lately = Number.NEGATIVE_INFINITY // an automatic subnet was given, monotonic ms
+  /** Subnets given beside one of `halves` that Docker has not taken, monotonic ms. */
+  let offered: readonly number[] = []
   /** Unsettled claims that were given again: to whom Docker's repetition came from, or to a second network; how often. */
   const shared = new Map<string, number>()
   /** Networks whose pools were asked for by name, monotonic ms. */
@@ -206,12 +207,19 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
     const taken = [...held, ...dockersOwn, ...routes().map(({ inTheWay }) => inTheWay)]
     const inFamily = taken.filter(prefix => prefix.family === request.family)
     const pools = cluster.pools.map(text => parsePrefix(text)).filter(({ family }) => family === request.family)
+    let last: Prefix | undefined
     for (const within of pools)
-      for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family])))
-        if (!inFamily.some(prefix => overlaps(prefix, candidate))) {
-          refuseHalves(candidate)
-          return claim(current, candidate, network, request, signal)
-        }
+      for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family]))) {
+        if (inFamily.some(prefix => overlaps(prefix, candidate))) continue
+        if (halfAt(candidate) === undefined) return claim(current, candidate, network, request, signal)
+        last ??= candidate
+      }
+    if (last) {
+      refuseHalves(last)
+      const grant = await claim(current, last, network, request, signal)
+      offered = [...offered, context.clock.monotonic()]
+      return grant
+    }
     const covering = routes().filter(({ inTheWay }) =>
       pools.some(pool => overlaps(pool, inTheWay) && inTheWay.length <= pool.length),
     )
@@ -227,14 +235,16 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
     )
   }
 
-  /** Docker would ask until no subnet is left. */
+  const halfAt = (candidate: Prefix): string | undefined =>
+    halves().find(route => overlaps(parsePrefix(route), candidate))
+
+  /** Docker, where it minds them, would ask until no subnet is left. */
   const refuseHalves = (candidate: Prefix): void => {
-    const repeated = context.clock.monotonic() - lately <= repetitionMs
-    const half = halves().find(route => overlaps(parsePrefix(route), candidate))
-    if (repeated && half !== undefined)
+    offered = offered.filter(at => context.clock.monotonic() - at <= repetitionMs)
+    if (offered.length >= mostRepetitions)
       throw new WeftError(
         'TAKEN',
-        `route ${half} of this host overlaps every subnet that weft could choose, and Docker takes none beside it: give --subnet, or create the network on another host`,
+        `route ${halfAt(candidate)} of this host overlaps every subnet that weft could choose, and Docker takes none beside it: give --subnet, or create the network on another host`,
       )
   }
 
@@ -343,7 +353,6 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
           : explicit(request.prefix, request, signal)
       })
       if (request.wanted !== undefined && request.prefix === undefined) refuseRepetition(grant.prefix)
-      if (request.prefix === undefined) lately = context.clock.monotonic()
       if (request.wanted !== undefined) invitations.set(grant.network, context.clock.monotonic())
       return grant
     },
@@ -353,6 +362,7 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
     },
     accepted(prefix) {
       answered.delete(prefix)
+      offered = []
     },
     gone,
     release,

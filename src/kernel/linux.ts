@@ -62,7 +62,11 @@ export const openLinuxKernel = (log: Log): Kernel => {
       pairsOf,
       onObserved: observations => tell({ kind: 'changed', observations }),
       onLost: () => tell({ kind: 'lost', ns }),
-      onOverrun: () => void stopFollowing(ns).then(() => tell({ kind: 'lost', ns })), // the look begins anew
+      // the look begins anew, also where the other ends are
+      onOverrun: () =>
+        void stopFollowing(ns).then(() => {
+          for (const concerned of [ns, ...pairedWith(ns)]) tell({ kind: 'lost', ns: concerned })
+        }),
       onDevice: name => tell({ kind: 'device', ns, name }),
       ownNetfilterPort: port => ownPorts.has(port),
     })

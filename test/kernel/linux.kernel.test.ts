@@ -318,6 +318,11 @@ else {
       `${isUp(inN, 'gw')} >/dev/null && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
     ],
     [
+      'a gateway, another namespace by its name',
+      'ip netns del weft-m1048576 && ip netns add weft-m1048576',
+      `${isUp(inN, 'gw')} >/dev/null && ${isUp('', 'weft0')} >/dev/null && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT`,
+    ],
+    [
       'what was made anew there',
       `${inN} bridge fdb del 02:77:0a:50:00:02 dev vx0 self`,
       `${inN} bridge fdb show dev vx0 | grep '02:77:0a:50:00:02.*self'`,
