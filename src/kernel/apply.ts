@@ -131,7 +131,7 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
     object.kind === 'vxlan' &&
     old.kind === 'vxlan' &&
     // after `learning on` and off again Linux 6.18 receives nothing more
-    (object.vni !== old.vni || object.port !== old.port || object.local !== old.local || old.learning)
+    (object.vni !== old.vni || object.port !== old.port || object.local !== old.local || old.learning || old.otherwise)
   )
     return false
   if (object.kind === 'veth' && old.kind === 'veth' && !object.port) {
@@ -144,8 +144,11 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
   await (await sockets.route(object.ns)).run(
     setLink({ name: object.name }, { mtu: object.mtu, master, up: true, ...newMac(object, old) }),
   )
-  if (old.kind === 'bridge' && old.otherwise !== undefined)
-    await (await sockets.route(object.ns)).run(setLinkKind({ name: object.name }, bridgeOptions))
+  if (old.kind === 'bridge' && old.otherwise !== undefined) {
+    // a kernel that can only be without VLANs refuses to be told so
+    const vlans = old.otherwise.includes('vlan_filtering 1') ? { vlanFiltering: false } : {}
+    await (await sockets.route(object.ns)).run(setLinkKind({ name: object.name }, { ...bridgeOptions, ...vlans }))
+  }
   return true
 }
 

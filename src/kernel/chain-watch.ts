@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Chains of iptables in which rules of ours are guests come with Docker's start, or with the first ip6tables command of
-// somebody's: seen by the kernel's own notifications.
+// somebody's, and whether FORWARD goes to Docker's changes with its rules: seen by the kernel's own notifications.
 import type { Clock, Timer } from '../base/clock.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { attributes, type Message } from '../netlink/message.ts'
 import { openMonitor } from '../netlink/monitor.ts'
 import { messageType, nfgenmsgLength } from '../netlink/nft/request.ts'
 import { familyOfNumber } from '../netlink/nft/types.ts'
-import { NFT_MSG, NFTA_CHAIN } from '../netlink/nft/uapi.ts'
+import { NFT_MSG, NFTA_CHAIN, NFTA_RULE } from '../netlink/nft/uapi.ts'
 import { NETLINK_NETFILTER } from '../netlink/uapi.ts'
 import { type GuestChain, guestChainNames } from './guest-chains.ts'
 
@@ -23,6 +23,14 @@ export interface ChainWatchParts {
   readonly clock: Clock
 }
 
+const ruleTypes = [NFT_MSG.NEWRULE, NFT_MSG.DELRULE].map(messageType)
+const isInForward = (message: Message): boolean => {
+  if (!['ip', 'ip6'].includes(familyOfNumber(message.u8()) ?? '')) return false
+  for (const attribute of attributes(message, nfgenmsgLength))
+    if (attribute.type === NFTA_RULE.CHAIN) return attribute.text() === 'FORWARD'
+  return false
+}
+
 /** In the process's own namespace. */
 export const openChainWatch = async ({ known, changed, clock }: ChainWatchParts): Promise<Closeable> => {
   let timer: Timer | undefined
@@ -33,6 +41,7 @@ export const openChainWatch = async ({ known, changed, clock }: ChainWatchParts)
     })
   }
   const news = (message: Message): boolean => {
+    if (ruleTypes.includes(message.type)) return isInForward(message)
     const came = message.type === messageType(NFT_MSG.NEWCHAIN)
     if (!came && message.type !== messageType(NFT_MSG.DELCHAIN)) return false
     const family = familyOfNumber(message.u8())

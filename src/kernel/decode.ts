@@ -4,6 +4,7 @@
 import { bits, formatPrefix, parseInterface } from '../model/address.ts'
 import type { Address } from '../netlink/rtnl/addr.ts'
 import type { Fdb } from '../netlink/rtnl/fdb.ts'
+import type { VxlanState } from '../netlink/rtnl/kinds.ts'
 import type { Link } from '../netlink/rtnl/link.ts'
 import type { Neighbour } from '../netlink/rtnl/neigh.ts'
 import type { Nexthop } from '../netlink/rtnl/nexthop.ts'
@@ -31,11 +32,16 @@ const down = ({ up }: Link): { down?: true } => (up ? {} : { down: true })
 
 const otherwise = (words: string): { otherwise?: string } => (words === '' ? {} : { otherwise: words })
 const bridgeWords = ({ bridge }: Link): string =>
-  bridge && (bridge.ageingTime !== 0 || bridge.multicastSnooping)
-    ? ` ageing_time ${bridge.ageingTime} mcast_snooping ${Number(bridge.multicastSnooping)}`
+  bridge && (bridge.ageingTime !== 0 || bridge.multicastSnooping || bridge.vlanFiltering)
+    ? ` ageing_time ${bridge.ageingTime} mcast_snooping ${Number(bridge.multicastSnooping)} vlan_filtering ${Number(bridge.vlanFiltering)}`
     : ''
-const portWords = ({ guard, isolated, locked }: BridgePort): string =>
-  `${guard ? ' guard on' : ''}${isolated ? ' isolated on' : ''}${locked ? ' locked on' : ''}`
+const vxlanWords = ({ ttl, tos, df }: VxlanState): string =>
+  ttl !== 0 || tos !== 0 || df !== 0 ? ` ttl ${ttl} tos ${tos} df ${df}` : ''
+const portWords = ({ guard, isolated, locked, multicastFlood, broadcastFlood }: BridgePort): string =>
+  [
+    ...[guard ? ' guard on' : '', isolated ? ' isolated on' : '', locked ? ' locked on' : ''],
+    multicastFlood === broadcastFlood ? '' : ' only one of mcast_flood and bcast_flood on',
+  ].join('')
 
 export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): LinkObject | undefined => {
   if (!oursByName(ns, link.name) || isGateway(ns)) return undefined
@@ -53,6 +59,7 @@ export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): 
           local: link.vxlan.local ?? '',
           port: link.vxlan.port,
           ...(link.vxlan.learning ? { learning: true } : {}),
+          ...otherwise(vxlanWords(link.vxlan)),
         }
       )
     case 'veth': {

@@ -11,7 +11,7 @@ import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { IFA_F, RT_SCOPE, RTPROT } from '../netlink/rtnl/uapi.ts'
 import { AF_INET, AF_INET6 } from '../netlink/uapi.ts'
 import { type NameOf, oursByName, protocol } from './decode.ts'
-import { type GuestChain, guestChainsOf } from './guest-chains.ts'
+import { type GuestChain, guestChainsOf, isGuestChain } from './guest-chains.ts'
 import { forwards6 } from './host-settings.ts'
 import { openSockets, type Sockets } from './sockets.ts'
 import { chooseUnderlay, devicesOf, type Underlay, type UnderlayChoice } from './underlay.ts'
@@ -142,7 +142,7 @@ export const isRouteOnLinks = (route: Route, nameOf: NameOf): boolean =>
   ofLinks.test(route.dst) && isRouteOfHost(route, nameOf)
 
 const readGuestChains = async (sockets: Sockets): Promise<readonly GuestChain[]> =>
-  guestChainsOf((await listObjects(await sockets.netfilter(''), { table: () => false })).chains)
+  guestChainsOf(await listObjects(await sockets.netfilter(''), { table: () => false, chain: isGuestChain }))
 
 const sysctl = async (path: string): Promise<string> => {
   try {

@@ -37,6 +37,8 @@ export interface VxlanObject extends LinkBase {
   readonly port: number
   /** Only observed: somebody let it learn. */
   readonly learning?: true
+  /** Only observed: what somebody else set otherwise, in ip's words. */
+  readonly otherwise?: string
 }
 
 export interface VethObject extends LinkBase {
@@ -363,7 +365,7 @@ const body = (o: KernelObject): string => {
     case 'bridge':
       return `${link(o)} type bridge${o.otherwise ?? ' ageing_time 0 mcast_snooping 0'}`
     case 'vxlan':
-      return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} ${o.learning ? 'learning' : 'nolearning'} gbp`
+      return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} ${o.learning ? 'learning' : 'nolearning'} gbp${o.otherwise ?? ''}`
     case 'veth':
       if (o.port) return `${link(o)} type veth`
       return `${link(o)} type veth peer ${o.peer.ns === '' ? '' : `netns ${o.peer.ns} `}name ${o.peer.name} mtu ${o.peer.mtu}${word('address', o.peer.mac)}${o.peer.down ? ' down' : ''}`

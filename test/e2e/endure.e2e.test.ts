@@ -136,6 +136,8 @@ t.test('what somebody breaks is repaired within a second, counted, and nothing e
     ['a tunnel that learns', () => inN('ip', 'link', 'set', 'vx0', 'type', 'vxlan', 'learning')],
     ['the link to the host', () => lab.exec('h2', 'ip', 'link', 'del', 'weft0')],
     ['the accept in DOCKER-USER', () => lab.exec('h2', 'iptables', '-F', 'DOCKER-USER')],
+    ['FORWARD, emptied: it does not go to DOCKER-USER any more', () => lab.exec('h2', 'iptables', '-F', 'FORWARD')],
+    ["all of iptables' rules", () => lab.exec('h2', 'iptables', '-F')],
     ["all tables of H, Docker's too", everything],
   ]
   for (const [what, breaks] of cases) {

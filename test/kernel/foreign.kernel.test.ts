@@ -82,6 +82,8 @@ else {
     sh('nft add rule ip6 filter FORWARD counter comment theirs')
     // a start of Docker that brings its chain: ours go there
     sh('nft add chain ip6 filter DOCKER-USER')
+    t.same((await readGuests())[0]?.chain, 'FORWARD', 'which does not go there yet')
+    sh('nft insert rule ip6 filter FORWARD counter jump DOCKER-USER')
     guestChains = await readGuests()
     t.same(guestChains, [{ family: 'ip6', table: 'filter', chain: 'DOCKER-USER' }])
     reconciler.hostChanged()
@@ -111,6 +113,7 @@ else {
     const theirs = (verb: string, name: string) =>
       sh(`iptables-nft ${verb} -s 198.51.100.9 -m comment --comment ${name} -j DROP`)
     sh('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN')
+    sh('iptables-nft -A FORWARD -j DOCKER-USER')
     theirs('-I DOCKER-USER', 'before')
     const { guestChains } = await readHostFacts({ dev: 'eth0' })
     const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
@@ -139,6 +142,7 @@ else {
 
   t.test('our rules are ours still when iptables has saved and restored them', async t => {
     sh('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN')
+    sh('iptables-nft -A FORWARD -j DOCKER-USER')
     sh('iptables-nft -I DOCKER-USER -m comment --comment "weft #1 of mine" -j RETURN; ip6tables-nft -P FORWARD DROP')
     const { guestChains } = await readHostFacts({ dev: 'eth0' })
     const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
@@ -222,12 +226,21 @@ else {
     t.equal(await after('nft "add table ip6 other; add chain ip6 other mine"'), 0)
     t.equal(await after('ip6tables-nft -P FORWARD DROP'), 1)
     t.same(known, [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }])
-    t.equal(await after('ip6tables-nft -A FORWARD -j ACCEPT'), 0, 'a rule is no chain')
+    t.equal(await after('ip6tables-nft -A INPUT -j ACCEPT'), 0, 'nobody is a guest there')
     t.equal(await after('nft delete table ip6 filter'), 1)
     t.same(known, [])
-    t.equal(await after('iptables-nft -N DOCKER-USER'), 1)
-    t.same(known, [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }])
-    t.equal(await after('nft delete table ip filter'), 0, "Docker's own is missed aloud")
+    t.equal(await after('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER'), 1)
+    const guest = (chain: string) => [{ family: 'ip', table: 'filter', chain }]
+    t.same(known, guest('FORWARD'), 'nothing leads to it')
+    t.equal(await after('iptables-nft -I FORWARD -j DOCKER-USER'), 1)
+    t.same(known, guest('DOCKER-USER'))
+    t.equal(await after('iptables-nft -F FORWARD'), 1)
+    t.same(known, guest('FORWARD'), 'emptied by somebody')
+    t.equal(await after('iptables-nft -I FORWARD -i eth9 -j DOCKER-USER'), 1)
+    t.same(known, guest('FORWARD'), 'not all goes there')
+    t.equal(await after('iptables-nft -A FORWARD -j DOCKER-USER'), 1)
+    await after('nft delete table ip filter')
+    t.same(known, [])
     await watch.close()
   })
 

@@ -60,6 +60,15 @@ else {
   /** As nft prints seconds, by version: 77, 77s, 1m17s. */
   const span = (s: number): string => `(${s}s?|${Math.floor(s / 60)}m${s % 60}s)`
   const sh = (command: string): string => execFileSync('sh', ['-c', command], { encoding: 'utf8' })
+  const can = (command: string): boolean => {
+    try {
+      sh(`{ ${command}; } 2>/dev/null`)
+      return true
+    } catch {
+      return false
+    }
+  }
+  const hasVlans = can('ip link add vlans type bridge vlan_filtering 1 && ip link del vlans')
   const inN = 'ip netns exec weft-n1048576'
   const inM = inN.replace('weft-n', 'weft-m')
   /** True when the link is up. */
@@ -298,6 +307,30 @@ else {
       `${inN} bridge -d link show dev clocal0000000 | grep 'isolated off'`,
     ],
     [
+      'broadcasts to the gateway',
+      `${inN} bridge link set dev gw bcast_flood on`,
+      `${inN} bridge -d link show dev gw | grep 'bcast_flood off'`,
+    ],
+    [
+      'multicast to nodes',
+      `${inN} bridge link set dev vx0 mcast_flood on`,
+      `${inN} bridge -d link show dev vx0 | grep 'mcast_flood off'`,
+    ],
+    [
+      'how far a tunnel leads',
+      `${inN} ip link set vx0 type vxlan ttl 1`,
+      `! ${inN} ip -d link show vx0 | grep 'ttl 1 ' && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    ...(hasVlans
+      ? [
+          [
+            'VLANs of the bridge',
+            `${inN} ip link set br0 type bridge vlan_filtering 1`,
+            `${inN} ip -d link show br0 | grep 'vlan_filtering 0'`,
+          ],
+        ]
+      : []),
+    [
       'a tunnel that learns',
       `${inN} ip link set vx0 type vxlan learning`,
       `${inN} ip -d link show vx0 | grep -q nolearning && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
@@ -391,6 +424,8 @@ else {
       for (let i = 0; i < 100 && running.reconciler.status().failing.length > 0; i++) await sleep(50)
       t.same(running.reconciler.status().failing, [])
     })
+
+  if (!hasVlans) t.test('VLANs of the bridge', { skip: 'this kernel has no BRIDGE_VLAN_FILTERING' }, async () => {})
 
   t.test('after all repairs a new life writes nothing', async t => {
     await running.reconciler.audit()

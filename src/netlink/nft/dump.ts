@@ -40,7 +40,7 @@ import {
   NFTA_TABLE,
 } from './uapi.ts'
 import { ruleComment } from './userdata.ts'
-import { readVerdict } from './verdict.ts'
+import { readVerdict, type Verdict } from './verdict.ts'
 
 export interface ListedTable {
   readonly family: NftFamily
@@ -63,6 +63,8 @@ export interface ListedRule extends ListedTable {
   readonly comment?: string
   /** It does nothing but return, as the rule at the end of a chain of iptables may. */
   readonly returns?: true
+  /** It does nothing but go to this chain. */
+  readonly jumpsTo?: string
 }
 
 export interface ListedSet extends ListedTable, SetDeclaration {}
@@ -247,10 +249,12 @@ export const decodeRule = (message: Message): ListedRule | undefined => {
   }
   if (table === undefined || chain === undefined || handle === undefined) return undefined
   if (expressions) comment ??= matchedComment(expressions)
+  const bare = expressions && bareVerdict(expressions)
   return {
     ...{ family, table, chain, handle },
     ...(comment === undefined ? {} : { comment }),
-    ...(expressions && onlyReturns(expressions) ? { returns: true } : {}),
+    ...(bare?.code === NFT_RETURN ? { returns: true } : {}),
+    ...(bare?.chain === undefined ? {} : { jumpsTo: bare.chain }),
   }
 }
 
@@ -284,17 +288,17 @@ const matchedComment = (expressions: Attribute): string | undefined => {
   return undefined
 }
 
-const onlyReturns = (expressions: Attribute): boolean => {
-  let returns = false
+/** Of a rule that asks nothing, and counts perhaps. */
+const bareVerdict = (expressions: Attribute): Verdict | undefined => {
+  let verdict: Verdict | undefined
   for (const { name, data } of readExpressions(expressions)) {
     if (name === 'counter') continue
-    if (name !== 'immediate' || !data) return false
+    if (name !== 'immediate' || !data) return undefined
     for (const attr of data.nested())
       if (attr.type === NFTA_IMMEDIATE.DATA)
-        for (const value of attr.nested())
-          if (value.type === NFTA_DATA.VERDICT) returns = readVerdict(value)?.code === NFT_RETURN
+        for (const value of attr.nested()) if (value.type === NFTA_DATA.VERDICT) verdict = readVerdict(value)
   }
-  return returns
+  return verdict
 }
 
 const typesOfId = (id: number): NftType[] | undefined => {
