@@ -112,6 +112,13 @@ t.test('what somebody breaks is repaired within a second, counted, and nothing e
   const endpoint = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.app.EndpointID}}', 'two')
   const inN = (...command: string[]) => lab.inside('h2', 'n', vni, ...command)
   const inM = (...command: string[]) => lab.inside('h2', 'm', vni, ...command)
+  // nothing of ours is taken by these, but where it has to be changes: no repair to count
+  const others = new Set<() => Promise<unknown>>()
+  const forward = (command: string): (() => Promise<unknown>) => {
+    const breaks = () => lab.exec('h2', 'sh', '-c', command)
+    others.add(breaks)
+    return breaks
+  }
   const cases: [string, () => Promise<unknown>][] = [
     ['our table in H', () => lab.exec('h2', 'nft', 'delete table inet weft')],
     ['our bridge', () => inN('ip', 'link', 'del', 'br0')],
@@ -136,7 +143,8 @@ t.test('what somebody breaks is repaired within a second, counted, and nothing e
     ['a tunnel that learns', () => inN('ip', 'link', 'set', 'vx0', 'type', 'vxlan', 'learning')],
     ['the link to the host', () => lab.exec('h2', 'ip', 'link', 'del', 'weft0')],
     ['the accept in DOCKER-USER', () => lab.exec('h2', 'iptables', '-F', 'DOCKER-USER')],
-    ['FORWARD, emptied: it does not go to DOCKER-USER any more', () => lab.exec('h2', 'iptables', '-F', 'FORWARD')],
+    ['FORWARD, set to DROP', forward('iptables -P FORWARD ACCEPT && iptables -P FORWARD DROP')],
+    ['FORWARD, emptied: it does not go to DOCKER-USER any more', forward('iptables -F FORWARD')],
     ["all of iptables' rules", () => lab.exec('h2', 'iptables', '-F')],
     ["all tables of H, Docker's too", everything],
   ]
@@ -148,7 +156,8 @@ t.test('what somebody breaks is repaired within a second, counted, and nothing e
     await breaks()
     await sleep(1000)
     t.ok((await works()) && (await reaches()), `${what}: repaired`)
-    t.not(JSON.stringify([await repairs('h1'), await repairs('h2')]), before, `${what}: counted`)
+    if (!others.has(breaks))
+      t.not(JSON.stringify([await repairs('h1'), await repairs('h2')]), before, `${what}: counted`)
   }
 })
 
