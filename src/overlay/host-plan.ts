@@ -116,10 +116,11 @@ const strangersTo = (dockerBridges: readonly string[]): string =>
 
 /** Where FORWARD drops what it does not know, our links are let through: by Docker's chain for the user's rules, or there. */
 export const guestRulesOf = (chains: Host['guestChains']): KernelObject[] =>
-  chains.flatMap(chain =>
+  chains.flatMap(({ to, ...chain }) =>
     ['iifname', 'oifname'].map(
       (name): KernelObject => ({
-        ...{ kind: 'nft-guest', ns: '', ...chain, rule: `${name} ${hostLinks} counter accept` },
+        ...{ kind: 'nft-guest', ns: '', ...chain },
+        rule: `${name} ${hostLinks} counter ${to === undefined ? 'accept' : `jump ${to}`}`,
         // the user's own rules come first; Docker, too, writes at the head of FORWARD
         place: chain.chain === 'FORWARD' ? 'head' : 'tail',
       }),

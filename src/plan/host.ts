@@ -29,7 +29,12 @@ export interface Host {
   /** Addresses that answer DNS, one of each family: here, and in the gateway of every network of that family. */
   readonly resolvers: readonly string[]
   /** Chains for our accepts, where they are nft's: Docker's for the user's rules, or FORWARD of a family without one. */
-  readonly guestChains: readonly { readonly family: 'ip' | 'ip6'; readonly table: string; readonly chain: string }[]
+  readonly guestChains: readonly {
+    readonly family: 'ip' | 'ip6'
+    readonly table: string
+    readonly chain: string
+    readonly to?: string
+  }[]
   /** Bridges of Docker's own networks. */
   readonly dockerBridges: readonly string[]
 }

@@ -144,8 +144,9 @@ t.test('what somebody breaks is repaired within a second, counted, and nothing e
     ['the link to the host', () => lab.exec('h2', 'ip', 'link', 'del', 'weft0')],
     ['the accept in DOCKER-USER', () => lab.exec('h2', 'iptables', '-F', 'DOCKER-USER')],
     ['FORWARD, set to DROP', forward('iptables -P FORWARD ACCEPT && iptables -P FORWARD DROP')],
-    ['FORWARD, emptied: it does not go to DOCKER-USER any more', forward('iptables -F FORWARD')],
     ["all of iptables' rules", () => lab.exec('h2', 'iptables', '-F')],
+    ['as a start of Docker brings it back', forward('iptables -I FORWARD -j DOCKER-USER')],
+    ['FORWARD, emptied: it does not go to DOCKER-USER any more', forward('iptables -F FORWARD')],
     ["all tables of H, Docker's too", everything],
   ]
   for (const [what, breaks] of cases) {

@@ -276,23 +276,29 @@ function* readExpressions(list: Attribute): Generator<Expression> {
 
 /** Of `-m comment`: iptables-restore writes every comment so, ours too. */
 const matchedComment = (expressions: Attribute): string | undefined => {
-  for (const { name, data } of readExpressions(expressions)) {
-    if (name !== 'match' || !data) continue
-    let match = ''
-    let info: Attribute | undefined
-    for (const attr of data.nested())
-      if (attr.type === NFTA_MATCH.NAME) match = attr.text()
-      else if (attr.type === NFTA_MATCH.INFO) info = attr
-    if (match === 'comment' && info) return info.text()
+  for (const expression of readExpressions(expressions)) {
+    const comment = commentOf(expression)
+    if (comment !== undefined) return comment
   }
   return undefined
 }
 
-/** Of a rule that asks nothing, and counts perhaps. */
+const commentOf = ({ name, data }: Expression): string | undefined => {
+  if (name !== 'match' || !data) return undefined
+  let match = ''
+  let info: Attribute | undefined
+  for (const attr of data.nested())
+    if (attr.type === NFTA_MATCH.NAME) match = attr.text()
+    else if (attr.type === NFTA_MATCH.INFO) info = attr
+  return match === 'comment' ? info?.text() : undefined
+}
+
+/** Of a rule that asks nothing; it may count, and have a comment of iptables. */
 const bareVerdict = (expressions: Attribute): Verdict | undefined => {
   let verdict: Verdict | undefined
-  for (const { name, data } of readExpressions(expressions)) {
-    if (name === 'counter') continue
+  for (const expression of readExpressions(expressions)) {
+    const { name, data } = expression
+    if (name === 'counter' || commentOf(expression) !== undefined) continue
     if (name !== 'immediate' || !data) return undefined
     for (const attr of data.nested())
       if (attr.type === NFTA_IMMEDIATE.DATA)
