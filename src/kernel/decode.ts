@@ -18,6 +18,8 @@ import type { KernelObject, LinkObject, Ns } from './objects.ts'
 export const protocol = 44
 /** Device group of container ports: their far end is in a sandbox. */
 export const portGroup = 0x77
+/** plan/names: containerPort. */
+const portName = /^c.{12}$/
 const permanent = 0x80
 const noArp = 0x40
 
@@ -63,8 +65,11 @@ export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): 
         }
       )
     case 'veth': {
-      if (link.group === portGroup)
+      if (link.group === portGroup) {
+        // renamed by somebody: whose it is nobody knows, and taken away it could not be renamed back
+        if (!portName.test(link.name)) return undefined
         return { kind: 'veth', ...base, peer: { ns: '', name: '', mtu: link.mtu }, port: true }
+      }
       const peer = peerOf(ns, link)
       const far = peer
         ? { ns: peer.ns, name: peer.link.name, mtu: peer.link.mtu, mac: peer.link.mac, ...down(peer.link) }

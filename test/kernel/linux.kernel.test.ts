@@ -159,6 +159,20 @@ else {
     await change({ ...record, drained: false } as unknown as typeof record, ['1', '1', '1', '1'])
   })
 
+  t.test('the port of a container, renamed: left as it is, and ours again by its name', async t => {
+    const rename = (from: string, to: string): string =>
+      sh(`${inN} sh -c 'ip link set ${from} down; ip link set ${from} name ${to}; ip link set ${to} up'`)
+    rename('clocal0000000', 'foo')
+    await sleep(500)
+    await running.reconciler.audit()
+    t.match(sh(`${inN} ip -o link show dev foo`), /group 119/)
+    rename('foo', 'clocal0000000')
+    const row = `${inN} bridge fdb show dev clocal0000000 | grep static || true`
+    for (let i = 0; i < 100 && (sh(row) === '' || running.reconciler.status().failing.length > 0); i++) await sleep(50)
+    t.not(sh(row), '')
+    t.same(running.reconciler.status().failing, [])
+  })
+
   for (const [what, command, check] of [
     [
       'an FDB row',
