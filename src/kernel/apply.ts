@@ -137,12 +137,13 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
   if (object.kind === 'veth' && old.kind === 'veth' && !object.port) {
     const { ns, name } = object.peer
     if (ns !== old.peer.ns || name !== old.peer.name) return false
-    const peer = { mtu: object.peer.mtu, up: true, ...newMac(object.peer, old.peer) }
+    const peer = { mtu: object.peer.mtu, up: true, arp: true, ...newMac(object.peer, old.peer) }
     await (await sockets.route(ns)).run(setLink({ name }, peer))
   }
   const master = object.master === undefined ? 0 : await indexOf(sockets, object.ns, object.master)
+  const group = groupOf(object)
   await (await sockets.route(object.ns)).run(
-    setLink({ name: object.name }, { mtu: object.mtu, master, up: true, ...newMac(object, old) }),
+    setLink({ name: object.name }, { mtu: object.mtu, master, up: true, arp: true, ...group, ...newMac(object, old) }),
   )
   if (old.kind === 'bridge' && old.otherwise !== undefined) {
     // a kernel that can only be without VLANs refuses to be told so
@@ -155,6 +156,9 @@ const changed = async (sockets: Sockets, object: LinkObject, old: LinkObject): P
 /** A device forgets its neighbours with every address that it is given, its own too. */
 const newMac = ({ mac }: { mac?: string }, old: { mac?: string }): { mac?: string } =>
   mac === undefined || mac === old.mac ? {} : { mac }
+
+const groupOf = (object: LinkObject): { group?: number } =>
+  object.kind === 'veth' && object.port ? { group: portGroup } : {}
 
 const bridgeOptions = { kind: 'bridge', ageingTime: 0, multicastSnooping: false } as const
 
@@ -193,8 +197,7 @@ const create = async (sockets: Sockets, object: LinkObject): Promise<void> => {
         ...(peer.mac === undefined ? {} : { mac: peer.mac }),
         ...(peer.ns === ns ? {} : { netnsFd: await sockets.fd(peer.ns) }),
       }
-      const group = object.port ? { group: portGroup } : {}
-      const add = () => socket.run(addLink({ name, mtu, ...group, type: { kind: 'veth', peer: far } }))
+      const add = () => socket.run(addLink({ name, mtu, ...groupOf(object), type: { kind: 'veth', peer: far } }))
       await add().catch(async error => {
         if (object.port || !(error instanceof NetlinkError && error.errnoName === 'EEXIST')) throw error
         // somebody renamed this end, or moved it: its far end in our namespace has stayed, and takes it away

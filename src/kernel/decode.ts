@@ -19,7 +19,7 @@ export const protocol = 44
 /** Device group of container ports: their far end is in a sandbox. */
 export const portGroup = 0x77
 /** plan/names: containerPort. */
-const portName = /^c.{12}$/
+export const isContainerPort = (name: string): boolean => /^c.{12}$/.test(name)
 const permanent = 0x80
 const noArp = 0x40
 
@@ -30,15 +30,24 @@ export type NameOf = (index: number) => string | undefined
 /** The other end of a veth, wherever it is: its namespace and link. */
 export type PeerOf = (ns: Ns, link: Link) => { ns: Ns; link: Link } | undefined
 
-const down = ({ up }: Link): { down?: true } => (up ? {} : { down: true })
+const flags = ({ up, arp }: Link): { down?: true; mute?: true } => ({
+  ...(up ? {} : { down: true }),
+  ...(arp ? {} : { mute: true }),
+})
 
 const otherwise = (words: string): { otherwise?: string } => (words === '' ? {} : { otherwise: words })
 const bridgeWords = ({ bridge }: Link): string =>
   bridge && (bridge.ageingTime !== 0 || bridge.multicastSnooping || bridge.vlanFiltering)
     ? ` ageing_time ${bridge.ageingTime} mcast_snooping ${Number(bridge.multicastSnooping)} vlan_filtering ${Number(bridge.vlanFiltering)}`
     : ''
-const vxlanWords = ({ ttl, tos, df }: VxlanState): string =>
-  ttl !== 0 || tos !== 0 || df !== 0 ? ` ttl ${ttl} tos ${tos} df ${df}` : ''
+const vxlanWords = (link: Link, { gbp, ttl, tos, df, ...vxlan }: VxlanState): string =>
+  [
+    gbp ? '' : ' but without it',
+    ttl !== 0 || tos !== 0 || df !== 0 ? ` ttl ${ttl} tos ${tos} df ${df}` : '',
+    vxlan.link === undefined ? '' : ` dev ${vxlan.link}`,
+    vxlan.group === undefined ? '' : ` group ${vxlan.group}`,
+    link.protoDown ? ' protodown on' : '',
+  ].join('')
 const portWords = ({ guard, isolated, locked, multicastFlood, broadcastFlood }: BridgePort): string =>
   [
     ...[guard ? ' guard on' : '', isolated ? ' isolated on' : '', locked ? ' locked on' : ''],
@@ -48,7 +57,7 @@ const portWords = ({ guard, isolated, locked, multicastFlood, broadcastFlood }: 
 export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): LinkObject | undefined => {
   if (!oursByName(ns, link.name) || isGateway(ns)) return undefined
   const master = link.master === undefined ? undefined : (nameOf(link.master) ?? `index ${link.master}`)
-  const base = { ns, name: link.name, mtu: link.mtu, ...(master === undefined ? {} : { master }), ...down(link) }
+  const base = { ns, name: link.name, mtu: link.mtu, ...(master === undefined ? {} : { master }), ...flags(link) }
   switch (link.kind) {
     case 'bridge':
       return { kind: 'bridge', ...base, mac: link.mac, ...otherwise(bridgeWords(link)) }
@@ -61,18 +70,18 @@ export const linkObject = (ns: Ns, link: Link, nameOf: NameOf, peerOf: PeerOf): 
           local: link.vxlan.local ?? '',
           port: link.vxlan.port,
           ...(link.vxlan.learning ? { learning: true } : {}),
-          ...otherwise(vxlanWords(link.vxlan)),
+          ...otherwise(vxlanWords(link, link.vxlan)),
         }
       )
     case 'veth': {
       if (link.group === portGroup) {
         // renamed by somebody: whose it is nobody knows, and taken away it could not be renamed back
-        if (!portName.test(link.name)) return undefined
+        if (!isContainerPort(link.name)) return undefined
         return { kind: 'veth', ...base, peer: { ns: '', name: '', mtu: link.mtu }, port: true }
       }
       const peer = peerOf(ns, link)
       const far = peer
-        ? { ns: peer.ns, name: peer.link.name, mtu: peer.link.mtu, mac: peer.link.mac, ...down(peer.link) }
+        ? { ns: peer.ns, name: peer.link.name, mtu: peer.link.mtu, mac: peer.link.mac, ...flags(peer.link) }
         : { ns: '?', name: '?', mtu: 0 }
       return { kind: 'veth', ...base, peer: far }
     }

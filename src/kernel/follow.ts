@@ -17,12 +17,12 @@ import {
   addressObject,
   fdbObject,
   isConnected,
+  isContainerPort,
   linkObject,
   neighbourObject,
   nexthopObject,
   oursByName,
   type PeerOf,
-  portGroup,
   portObject,
   routeObject,
 } from './decode.ts'
@@ -188,13 +188,13 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
     links.byName.delete(link.name)
     if (!oursByName(ns, link.name)) return []
     // addresses, routes and rows of the device went without a word; a container's port has none but its own
-    if (link.group !== portGroup) parts.onLost()
+    if (!isContainerPort(link.name)) parts.onLost()
     // the other end is without it now, where it does not go too: taken to another namespace, say
     const pairs = parts.pairsOf(ns, before ?? link)
     return [...gone(`link ${ns} ${link.name}`), ...gone(`port ${ns} ${link.name}`), ...pairs.flatMap(seen)]
   }
-  // notifications are not complete (bridge port, group): keep what they left out
-  const whole: Link = { ...link, port: link.port ?? before?.port, group: link.group || (before?.group ?? 0) }
+  // a notification may leave out what the bridge says of its port
+  const whole: Link = { ...link, port: link.port ?? before?.port }
   const renamed = before !== undefined && before.name !== link.name
   if (renamed) links.byName.delete(before.name)
   links.byIndex.set(link.index, whole)
@@ -202,11 +202,11 @@ const readLink = (parts: FollowParts, message: Message): Observation[] => {
   const nameOf = (index: number): string | undefined => links.byIndex.get(index)?.name
   if ((!before || renamed) && !oursByName(ns, link.name)) parts.onDevice(link.name)
   // routes went without a word; at a container's port there are none
-  if (before?.up && !whole.up && whole.group !== portGroup && oursByName(ns, whole.name)) parts.onLost()
+  if (before?.up && !whole.up && !isContainerPort(whole.name) && oursByName(ns, whole.name)) parts.onLost()
   // what is on it has gone with its name
   if (renamed && oursByName(ns, before.name)) parts.onLost()
   // half of a pair that is just being made: the other half's namespace has not told yet
-  const half = whole.kind === 'veth' && whole.group !== portGroup && !peerOf(ns, whole)
+  const half = whole.kind === 'veth' && !isContainerPort(whole.name) && !peerOf(ns, whole)
   const object = half ? undefined : linkObject(ns, whole, nameOf, peerOf)
   return [...seen(object), ...parts.pairsOf(ns, whole).flatMap(seen), ...(link.port ? seen(portObject(ns, whole)) : [])]
 }

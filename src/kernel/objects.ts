@@ -21,6 +21,8 @@ interface LinkBase {
   readonly master?: string
   /** Only observed: somebody took it down. Ours are up. */
   readonly down?: true
+  /** Only observed: somebody let it neither ask nor answer. */
+  readonly mute?: true
 }
 
 export interface BridgeObject extends LinkBase {
@@ -49,6 +51,7 @@ export interface VethObject extends LinkBase {
     readonly mtu: number
     readonly mac?: string
     readonly down?: true
+    readonly mute?: true
   }
   /**
    * A container's port: the peer travels into a sandbox under a name that is not ours, so the peer is not compared,
@@ -355,8 +358,10 @@ export const nsOfKey = (key: ObjectKey): Ns => {
 const word = (name: string, value: string | number | undefined): string =>
   value === undefined ? '' : ` ${name} ${value}`
 const flag = (name: string, on: boolean): string => ` ${name} ${on ? 'on' : 'off'}`
+const flags = ({ down, mute }: { down?: true; mute?: true }): string =>
+  `${down ? ' down' : ''}${mute ? ' arp off' : ''}`
 const link = (o: LinkObject): string =>
-  `link ${o.name}${o.down ? ' down' : ''}${word('mtu', o.mtu)}${word('address', o.mac)}${word('master', o.master)}`
+  `link ${o.name}${flags(o)}${word('mtu', o.mtu)}${word('address', o.mac)}${word('master', o.master)}`
 
 const body = (o: KernelObject): string => {
   switch (o.kind) {
@@ -368,7 +373,7 @@ const body = (o: KernelObject): string => {
       return `${link(o)} type vxlan id ${o.vni} local ${o.local} dstport ${o.port} ${o.learning ? 'learning' : 'nolearning'} gbp${o.otherwise ?? ''}`
     case 'veth':
       if (o.port) return `${link(o)} type veth`
-      return `${link(o)} type veth peer ${o.peer.ns === '' ? '' : `netns ${o.peer.ns} `}name ${o.peer.name} mtu ${o.peer.mtu}${word('address', o.peer.mac)}${o.peer.down ? ' down' : ''}`
+      return `${link(o)} type veth peer ${o.peer.ns === '' ? '' : `netns ${o.peer.ns} `}name ${o.peer.name} mtu ${o.peer.mtu}${word('address', o.peer.mac)}${flags(o.peer)}`
     case 'port':
       return `bridge link dev ${o.dev} learning off${flag('hairpin', o.hairpin)}${flag('flood', o.flood)}${flag('mcast_flood', o.spread)}${flag('bcast_flood', o.spread)}${flag('neigh_suppress', o.suppress)}${o.otherwise ?? ''}`
     case 'address':

@@ -335,6 +335,31 @@ else {
       `${inN} ip link set vx0 type vxlan ttl 1`,
       `! ${inN} ip -d link show vx0 | grep 'ttl 1 ' && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
     ],
+    [
+      'a tunnel through one device',
+      `${inN} ip link set vx0 type vxlan dev lo`,
+      `! ${inN} ip -d link show vx0 | grep -w 'dev lo' && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    [
+      'a tunnel without carrier',
+      `${inN} ip link set vx0 protodown on`,
+      `! ${inN} ip -d link show vx0 | grep 'protodown on' && ${inN} bridge fdb show dev vx0 | grep -c nhid | grep 22`,
+    ],
+    [
+      'a link to the host that asks nobody',
+      'ip link set weft0 arp off',
+      `ip link show weft0 | grep -v NOARP | grep weft0`,
+    ],
+    [
+      'a gateway that asks nobody',
+      `${inM} ip link set gw0 arp off`,
+      `${inM} ip link show gw0 | grep -v NOARP | grep gw0 && ${inM} ip neigh show 10.80.0.2 dev gw0 | grep PERMANENT`,
+    ],
+    [
+      "the group of a container's port",
+      `${inN} ip link set clocal0000000 group default`,
+      `${inN} ip -o link show clocal0000000 | grep 'group 119'`,
+    ],
     ...(hasVlans
       ? [
           [
@@ -424,6 +449,7 @@ else {
     ],
   ] as const satisfies readonly string[][])
     t.test(`${what}: repaired when somebody takes it`, async t => {
+      const { repairs } = running.reconciler.status()
       sh(command)
       let found = ''
       for (const end = Date.now() + patienceMs; found === '' && Date.now() < end; ) {
@@ -437,6 +463,7 @@ else {
       t.not(found, '')
       for (let i = 0; i < 100 && running.reconciler.status().failing.length > 0; i++) await sleep(50)
       t.same(running.reconciler.status().failing, [])
+      t.notSame(running.reconciler.status().repairs, repairs, 'counted')
     })
 
   if (!hasVlans) t.test('VLANs of the bridge', { skip: 'this kernel has no BRIDGE_VLAN_FILTERING' }, async () => {})

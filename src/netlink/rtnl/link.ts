@@ -38,6 +38,8 @@ const addrGenModes: Readonly<Record<AddrGenMode, number>> = {
 /** What can be set on any link, at creation and later. */
 export interface LinkSettings {
   readonly up?: boolean
+  /** Whether it asks its neighbours for addresses and answers them. */
+  readonly arp?: boolean
   readonly mtu?: number
   readonly mac?: string
   /** ifindex of the bridge; 0 releases the port. */
@@ -60,7 +62,7 @@ export interface LinkChange extends LinkSettings {
 }
 
 /** The far end of a veth pair. It cannot be brought up in the same request. */
-export interface VethPeer extends Omit<LinkSettings, 'up' | 'master'> {
+export interface VethPeer extends Omit<LinkSettings, 'up' | 'arp' | 'master'> {
   readonly name: string
   readonly index?: number
 }
@@ -87,7 +89,10 @@ export interface Link {
   readonly name: string
   readonly flags: number
   readonly up: boolean
+  readonly arp: boolean
   readonly running: boolean
+  /** `ip link set DEV protodown on`: it has no carrier, whatever else is set. */
+  readonly protoDown: boolean
   readonly mtu: number
   readonly mac: string
   readonly txQueueLength: number
@@ -132,8 +137,11 @@ export const encodeIfinfo = (w: Writer, family: number, index: number, flags = 0
   w.u32(change)
 }
 
-const encodeUp = (w: Writer, index: number, up: boolean | undefined): void =>
-  encodeIfinfo(w, AF_UNSPEC, index, up ? IFF.UP : 0, up === undefined ? 0 : IFF.UP)
+const encodeFlags = (w: Writer, index: number, { up, arp }: LinkSettings): void => {
+  const flags = (up ? IFF.UP : 0) | (arp === false ? IFF.NOARP : 0)
+  const change = (up === undefined ? 0 : IFF.UP) | (arp === undefined ? 0 : IFF.NOARP)
+  encodeIfinfo(w, AF_UNSPEC, index, flags, change)
+}
 
 const encodeSettings = (w: Writer, s: LinkSettings): void => {
   if (s.mac !== undefined) w.attrMac(IFLA.ADDRESS, s.mac)
@@ -176,7 +184,7 @@ export const addLink = (link: NewLink): Request => {
     flags: NLM_F_CREATE | NLM_F_EXCL,
     names: link.type.kind === 'vxlan' ? linkNamesVxlan : linkNames,
     encode(w) {
-      encodeUp(w, link.index ?? 0, link.up)
+      encodeFlags(w, link.index ?? 0, link)
       w.attrString(IFLA.IFNAME, link.name, ifNameSize)
       encodeSettings(w, link)
       w.nest(IFLA.LINKINFO, () => {
@@ -194,7 +202,7 @@ export const setLink = (ref: LinkRef, change: LinkChange): Request => ({
   flags: 0,
   names: linkNames,
   encode(w) {
-    encodeUp(w, refIndex(ref), change.up)
+    encodeFlags(w, refIndex(ref), change)
     // With an index, IFNAME is the new name; without, it is how the device is found.
     if ('name' in ref) {
       encodeRefName(w, ref)
@@ -302,7 +310,9 @@ export const decodeLink = (message: Message): Link | undefined => {
     index: message.i32(4),
     flags,
     up: (flags & IFF.UP) !== 0,
+    arp: (flags & IFF.NOARP) === 0,
     running: (flags & IFF.RUNNING) !== 0,
+    protoDown: false,
     ...{ name: '', mac: '', mtu: 0, txQueueLength: 0, group: 0, operState: 0 },
     ...{ master: undefined, link: undefined, linkNetnsId: undefined, alias: undefined, addrGenMode: undefined },
     ...{ kind: undefined, bridge: undefined, vxlan: undefined, vrfTable: undefined },
@@ -327,6 +337,9 @@ export const decodeLink = (message: Message): Link | undefined => {
         break
       case IFLA.OPERSTATE:
         link.operState = attr.u8()
+        break
+      case IFLA.PROTO_DOWN:
+        link.protoDown = attr.u8() !== 0
         break
       case IFLA.MASTER:
         link.master = attr.u32()

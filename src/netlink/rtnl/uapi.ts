@@ -50,7 +50,7 @@ export const RTNLGRP = {
 } as const
 
 // Links: linux/if_link.h, linux/if.h.
-export const IFF = { UP: 1, BROADCAST: 2, LOOPBACK: 8, RUNNING: 64, PROMISC: 256, LOWER_UP: 65536 } as const
+export const IFF = { UP: 1, BROADCAST: 2, LOOPBACK: 8, RUNNING: 64, NOARP: 128, PROMISC: 256, LOWER_UP: 65536 } as const
 export const IFLA = {
   ADDRESS: 1,
   BROADCAST: 2,
@@ -72,6 +72,7 @@ export const IFLA = {
   NUM_RX_QUEUES: 32,
   CARRIER: 33,
   LINK_NETNSID: 37,
+  PROTO_DOWN: 39,
   GSO_MAX_SIZE: 41,
   NEW_IFINDEX: 49,
   PROP_LIST: 52,
