@@ -27,6 +27,8 @@ export interface NodeFacts {
   readonly mtu: number
   readonly routes: readonly string[]
   readonly addresses: readonly DeviceAddress[]
+  /** Absent: Docker has not said yet, what the cluster knows holds. */
+  readonly dockerPools?: readonly string[]
   readonly version: string
 }
 
@@ -166,21 +168,20 @@ export const openNodes = (context: Context): Nodes => {
     const unchanged: Compare = entry
       ? { key: entry.key, is: 'at', revision: entry.revision }
       : { key: keys.node(self), is: 'absent' }
-    const { instance, vtep, mtu, routes, addresses, version } = facts
     if (known && known.fenced === undefined) {
-      const record: Node = { ...known, instance, boot, vtep, mtu, routes, addresses, version }
+      const record: Node = { ...known, ...facts, boot }
       if (JSON.stringify(record) === JSON.stringify(known)) return record
-      await put(record, [unchanged], [], signal, known.vtep === vtep ? undefined : turn)
+      await put(record, [unchanged], [], signal, known.vtep === facts.vtep ? undefined : turn)
       return record
     }
-    const { number, claim } = await freeNumber(instance, known?.number, signal)
+    const { number, claim } = await freeNumber(facts.instance, known?.number, signal)
     const held = known ? undefined : mirror.snapshot.nodes.get(self)?.record // the record was lost
-    const drained = held?.fenced === undefined && held?.instance === instance && held.drained === true
+    const drained = held?.fenced === undefined && held?.instance === facts.instance && held.drained === true
     const record: Node = {
-      ...{ name: self, number, instance, boot, vtep, mtu, routes, addresses, version },
+      ...{ name: self, number, boot, ...facts },
       ...(drained ? { drained } : {}),
     }
-    const value = encode('nodeNumber', { node: self, instance })
+    const value = encode('nodeNumber', { node: self, instance: facts.instance })
     await put(record, [unchanged, claim], [{ kind: 'put', key: keys.nodeNumber(number), value }], signal, turn)
     return record
   }

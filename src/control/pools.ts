@@ -199,6 +199,11 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
         record.routes.map(route => ({ route, host: record.name, inTheWay: parseInterface(route).prefix })),
       )
 
+  const dockerPools = (): Prefix[] =>
+    [...mirror.snapshot.nodes.values()]
+      .filter(({ record }) => record.fenced === undefined)
+      .flatMap(({ record }) => (record.dockerPools ?? []).map(text => parseInterface(text).prefix))
+
   const automatic = async (request: PoolRequest, network: NetworkId, signal: AbortSignal): Promise<PoolGrant> => {
     const cluster = mirror.snapshot.cluster?.record
     if (!cluster) throw new WeftError('STORE_UNAVAILABLE', 'the cluster record has not arrived yet')
@@ -207,16 +212,20 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
     const taken = [...held, ...dockersOwn, ...routes().map(({ inTheWay }) => inTheWay)]
     const inFamily = taken.filter(prefix => prefix.family === request.family)
     const pools = cluster.pools.map(text => parsePrefix(text)).filter(({ family }) => family === request.family)
-    let last: Prefix | undefined
+    const dockers = dockerPools().filter(prefix => prefix.family === request.family)
+    let beside: Prefix | undefined // among coming networks of Docker's own
+    let half: Prefix | undefined
     for (const within of pools)
       for (const candidate of subnets(within, Math.max(within.length, automaticLength[request.family]))) {
         if (inFamily.some(prefix => overlaps(prefix, candidate))) continue
-        if (halfAt(candidate) === undefined) return claim(current, candidate, network, request, signal)
-        last ??= candidate
+        if (halfAt(candidate) !== undefined) half ??= candidate
+        else if (dockers.some(prefix => overlaps(prefix, candidate))) beside ??= candidate
+        else return claim(current, candidate, network, request, signal)
       }
-    if (last) {
-      refuseHalves(last)
-      const grant = await claim(current, last, network, request, signal)
+    if (beside) return claim(current, beside, network, request, signal)
+    if (half) {
+      refuseHalves(half)
+      const grant = await claim(current, half, network, request, signal)
       offered = [...offered, context.clock.monotonic()]
       return grant
     }

@@ -219,6 +219,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     mtu: facts.underlay.mtu,
     routes: facts.routes,
     addresses: facts.addresses,
+    ...(bridges.pools ? { dockerPools: bridges.pools } : {}),
     version,
   })
   /** The host has changed, or what the cluster knows of it: facts are read again, planners and cluster told. */

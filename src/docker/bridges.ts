@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bridges of Docker's own driver that have names of a user's choice: nothing in the kernel tells whose they are. Kept on
-// disk, so that a start knows them before Docker answers.
+// What only Docker tells of its own bridges. Names of a user's choice: nothing in the kernel tells whose they are; kept on
+// disk, so that a start knows them before Docker answers. And which addresses coming ones are given.
 import { describe } from '../base/errors.ts'
 import { readState, writeDurably } from '../base/file.ts'
 import type { Log } from '../base/log.ts'
+import { parseInterface } from '../model/address.ts'
 import type { Engine } from './engine.ts'
 
 export interface Bridges {
   /** Sorted. */
   readonly names: readonly string[]
+  /** CIDRs that Docker is told to cut them from; undefined: not known yet. */
+  readonly pools: readonly string[] | undefined
   /** Asks Docker; what was known stays where it does not answer. */
   look(): Promise<void>
 }
@@ -16,14 +19,20 @@ export interface Bridges {
 /** https://docs.docker.com/engine/network/drivers/bridge/#options; docker0 has it too. */
 const option = 'com.docker.network.bridge.name'
 
-export const openBridges = async (path: string, engine: Pick<Engine, 'networks'>, log: Log): Promise<Bridges> => {
+export const openBridges = async (
+  path: string,
+  engine: Pick<Engine, 'networks' | 'addressPools'>,
+  log: Log,
+): Promise<Bridges> => {
   const known = await readState(path, 'it is made anew when Docker answers', isNames).catch(error => {
     log.error({ err: describe(error) }, 'started without')
     return []
   })
   let names: readonly string[] = known ?? []
+  let pools: readonly string[] | undefined
   const look = async (): Promise<void> => {
     const own = (await engine.networks()).filter(({ Driver }) => Driver === 'bridge')
+    pools = (await engine.addressPools()).filter(isCidr)
     const found = own.flatMap(({ Options }) => Options?.[option] ?? []).sort()
     if (found.join(' ') === names.join(' ')) return
     names = found
@@ -33,7 +42,19 @@ export const openBridges = async (path: string, engine: Pick<Engine, 'networks'>
     get names() {
       return names
     },
+    get pools() {
+      return pools
+    },
     look: () => look().catch(error => log.warn({ err: describe(error) }, "Docker's bridges are not known")),
+  }
+}
+
+const isCidr = (text: string): boolean => {
+  try {
+    parseInterface(text)
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -93,6 +93,8 @@ export interface Engine {
   /** '20.10.24+dfsg1' */
   version(): Promise<string>
   networks(): Promise<readonly EngineNetwork[]>
+  /** CIDRs of daemon.json's default-address-pools; none: Docker's built-in ones. */
+  addressPools(): Promise<readonly string[]>
   createNetwork(body: CreateNetworkBody): Promise<string>
   /** Removing one that is gone is success. */
   removeNetwork(id: string): Promise<void>
@@ -171,6 +173,10 @@ export const openEngine = (
     ping: signal => call('GET', '/_ping', undefined, [signal]),
     version: async () => (await call<{ Version: string }>('GET', '/version')).Version,
     networks: () => call('GET', '/networks'),
+    async addressPools() {
+      const info = await call<{ DefaultAddressPools?: readonly { Base: string }[] | null }>('GET', '/info')
+      return (info.DefaultAddressPools ?? []).map(({ Base }) => Base)
+    },
     async createNetwork(body) {
       return (await call<{ Id: string }>('POST', '/networks/create', body)).Id
     },

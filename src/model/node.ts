@@ -17,6 +17,8 @@ export interface Node {
   readonly routes: readonly string[]
   /** Addresses that its devices have for good, without weft's: where a floating address can be. */
   readonly addresses?: readonly DeviceAddress[]
+  /** CIDRs that its engine cuts Docker's own networks from, where it is told to; automatic pools keep away while they can. */
+  readonly dockerPools?: readonly string[]
   readonly version: string
   readonly drained?: boolean
   /** A tombstone: fenced at this time (ISO 8601). Its claims are gone; the name may join again with a new number. */

@@ -109,6 +109,7 @@ export const schemas = {
     mtu: z.number().int(),
     routes: z.array(cidr),
     addresses: z.array(deviceAddress).exactOptional(),
+    dockerPools: z.array(cidr).exactOptional(),
     version: z.string(),
     drained: z.boolean().exactOptional(),
     fenced: z.string().exactOptional(),

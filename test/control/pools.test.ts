@@ -74,9 +74,10 @@ t.test('subnets without room for a container', async t => {
 })
 
 const signal = AbortSignal.timeout(10_000)
-const nodeRecord = (name: string, routes: readonly string[]): string =>
+const nodeRecord = (name: string, routes: readonly string[], dockerPools?: readonly string[]): string =>
   encode('node', {
     ...{ name, number: 1, instance: 'i', boot: 'b', vtep: '192.0.2.1', mtu: 1500, routes, version: '0' },
+    ...(dockerPools ? { dockerPools } : {}),
   })
 
 /** Pools of a cluster with these records besides. */
@@ -130,6 +131,17 @@ t.test("Docker's own default pools are left to Docker", async t => {
     '192.168.3.0/24',
     'if asked for',
   )
+})
+
+t.test('what an engine of the cluster is told to cut its own networks from comes last', async t => {
+  const pools = await openWith(t, ['10.224.0.0/18', 'fd00::/48'], {
+    [keys.node('b')]: nodeRecord('b', [], ['10.224.0.0/19', 'fd00::/49']),
+  })
+  const next = async (family: 4 | 6 = 4) => (await pools.request({ family }, signal)).prefix
+  t.equal(await next(6), 'fd00:0:0:8000::/64')
+  for (const prefix of ['10.224.32.0/20', '10.224.48.0/20', '10.224.0.0/20', '10.224.16.0/20'])
+    t.equal(await next(), prefix)
+  await t.rejects(next(), { code: 'FULL' })
 })
 
 t.test('a route that Docker takes no subnet beside: named when it asks again and again', async t => {

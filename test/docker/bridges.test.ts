@@ -20,20 +20,23 @@ t.test('names of bridges, from Docker or as it last said', async t => {
     if (!answer) throw new Error('no engine')
     return answer
   }
-  const bridges = await openBridges(path, { networks }, silentLog)
+  const engine = { networks, addressPools: async () => ['10.0.0.0/8', 'fd00::/48', 'rubbish'] }
+  const bridges = await openBridges(path, engine, silentLog)
   await bridges.look()
   t.same(bridges.names, [])
+  t.equal(bridges.pools, undefined)
   answer = [network('bridge', 'shop'), network('bridge'), network('bridge', 'docker0'), network('macvlan', 'other')]
   await bridges.look()
   t.same(bridges.names, ['docker0', 'shop'])
+  t.same(bridges.pools, ['10.0.0.0/8', 'fd00::/48'])
   answer = undefined
   await bridges.look()
   t.same(bridges.names, ['docker0', 'shop'], 'Docker is away')
-  const next = await openBridges(path, { networks }, silentLog)
+  const next = await openBridges(path, engine, silentLog)
   t.same(next.names, ['docker0', 'shop'], 'at the next start')
   answer = [network('bridge', 'docker0')]
   await next.look()
   t.same(JSON.parse(await readFile(path, 'utf8')), ['docker0'])
   await writeFile(path, '[1')
-  t.same((await openBridges(path, { networks }, silentLog)).names, [], 'damaged: nothing is known')
+  t.same((await openBridges(path, engine, silentLog)).names, [], 'damaged: nothing is known')
 })

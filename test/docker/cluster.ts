@@ -171,6 +171,7 @@ const openNode = async (name: string, shared: Store, dir: string, closers: (() =
       while (faults.hangs) await pause(10)
       return [...listed.values()]
     },
+    addressPools: async () => [],
     createNetwork: async body => {
       if (faults.exists) throw new WeftError('EXISTS', `network with name ${body.Name} already exists`)
       return create(body.Name, { replicaOf: replicas.inFlight })

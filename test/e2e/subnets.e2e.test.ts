@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several subnets of a family on one network: everybody reaches everybody, on the same host and across.
+// Several subnets of a family on one network: everybody reaches everybody, on the same host and across. And where an
+// automatic one is not.
 import t from 'tap'
 import { idle, openLab } from './lab.ts'
 
@@ -36,3 +37,16 @@ for (const kind of ['open', 'internal'])
     for (const { host, name } of places) await lab.docker(host, 'rm', '-f', name)
     await lab.weft('h1', 'network', 'rm', kind)
   })
+
+t.test('what an engine is told to cut its own networks from, weft leaves to it', async t => {
+  const add = `sed -i '1s#{#{"default-address-pools":[{"base":"10.224.0.0/14","size":24}],#' /etc/docker/daemon.json`
+  await lab.exec('h2', 'sh', '-c', add)
+  await lab.ok('stop', 'h2', 'dockerd')
+  await lab.ok('start', 'h2', 'dockerd')
+  const node = (): Promise<string> => lab.exec('store', 'etcdctl', 'get', '--prefix', '/weft/v1/nodes/h2')
+  t.ok(await lab.until(async () => (await node()).includes('10.224.0.0/14')))
+  await lab.docker('h1', ...'network create -d weft --ipam-driver weft beside'.split(' '))
+  const subnet = ['network', 'inspect', '-f', '{{(index .IPAM.Config 0).Subnet}}', 'beside']
+  t.equal(await lab.docker('h1', ...subnet), '10.228.0.0/20')
+  await lab.weft('h1', 'network', 'rm', 'beside')
+})
