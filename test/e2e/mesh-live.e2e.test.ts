@@ -11,7 +11,7 @@ import { openLab } from './lab.ts'
  * `stream ADDRESS PORT SECONDS`: a line for each request that failed: when (s), and why; then how many there were. One
  * process, as in emulation one for each request would be load enough by itself.
  */
-const perl = String.raw`
+const client = String.raw`
 use strict; use warnings; use Socket qw(:all); use Fcntl; use Errno; use Time::HiRes qw(time); $| = 1; $SIG{PIPE} = 'IGNORE';
 my ($address, $port, $seconds) = @ARGV; my ($e, $a) = getaddrinfo($address, $port, { socktype => SOCK_STREAM });
 my ($from, $n, %open) = (time, 0);
@@ -49,20 +49,45 @@ while (1) {
 print "$n requests\n"
 `
 
+/**
+ * `serve SIGNAL SECONDS`: port 80, on for so many seconds after the signal. One process with a long queue: busybox's httpd
+ * has room for nine and drops the tenth without a word, which in emulation is what a container's start makes of it.
+ */
+const server = String.raw`
+use strict; use warnings; use Socket qw(:all); use Time::HiRes qw(time); $SIG{PIPE} = 'IGNORE';
+my ($signal, $seconds) = @ARGV; my ($end, %open); $SIG{$signal} = sub { $end //= time + $seconds };
+socket(my $listener, AF_INET6, SOCK_STREAM, 0) or die "socket: $!\n"; setsockopt($listener, SOL_SOCKET, SO_REUSEADDR, 1);
+bind($listener, pack_sockaddr_in6(80, IN6ADDR_ANY)) && listen($listener, 1024) or die "port 80: $!\n";
+until (defined $end && time > $end) {
+  my $reads = ''; vec($reads, fileno $_, 1) = 1 for $listener, values %open;
+  next unless select($reads, undef, undef, 0.05) > 0;
+  if (vec($reads, fileno $listener, 1) && accept(my $socket, $listener)) { $open{fileno $socket} = $socket }
+  for my $fd (grep { vec($reads, $_, 1) } keys %open) {
+    my $socket = delete $open{$fd};
+    syswrite($socket, "HTTP/1.0 200 OK\r\n\r\nhello") if sysread($socket, my $asked, 4096);
+    close $socket
+  }
+}
+`
+
 const lab = await openLab('live', 3)
 t.teardown(() => lab.close())
 await lab.docker('h1', ...'network create -d weft --ipam-driver weft --ipv6 app'.split(' '))
 for (const host of ['h2', 'h3']) await lab.shows(host, 'app')
 
 const emulated = process.env['WEFT_VM'] !== undefined
-/** Answers for so long after SIGTERM, s; in emulation, where every step takes longer, for almost all of the stop grace. */
-const polite = (seconds: number): string =>
-  `echo hello > /tmp/index.html; httpd -p 80 -h /tmp; trap "sleep ${emulated ? 8 : seconds}; exit 0" TERM; while :; do sleep 1 & wait $!; done`
+/** Answers for so long after the signal, s; in emulation, where every step takes longer, for almost all of the stop grace. */
+const polite = (seconds: number, signal = 'TERM'): string[] => [
+  ...['perl', '-e', server, signal, `${emulated ? 8 : seconds}`],
+]
+/** Perl is the machine's: libraries and all. */
+const volumes = ['/usr:/usr:ro', '/usr/lib:/lib:ro', '/usr/lib64:/lib64:ro']
+const volume = volumes.flatMap(one => ['-v', one])
 const start = (host: string, name: string, seconds = 0.2): Promise<string> =>
   lab.docker(
     host,
     ...['run', '-d', '--name', name, '--network', 'app', '--label', 'weft.service=web', '-p', '8080:80'],
-    ...['busybox', 'sh', '-c', polite(seconds)],
+    ...[...volume, 'busybox', ...polite(seconds)],
   )
 const active = async (service = 'web'): Promise<number> => {
   const { out } = await lab.try('weft', 'h3', 'service', 'show', service, '-o', 'json')
@@ -87,7 +112,7 @@ const during = async (
     'client',
     'perl',
     '-e',
-    perl,
+    client,
     '10.9.0.3',
     String(port),
     String(Math.max(seconds, longer)),
@@ -141,9 +166,8 @@ t.test('a backend is stopped, and one starts', async t => {
 })
 
 t.test('a backend with a stop signal of its own', async t => {
-  const own = polite(0.2).replace('TERM', 'WINCH')
-  const options = ['--name', 'own', '--network', 'app', '--label', 'weft.service=web', '-p', '8080:80']
-  await lab.docker('h2', 'run', '-d', '--stop-signal', 'SIGWINCH', ...options, 'busybox', 'sh', '-c', own)
+  const options = ['--name', 'own', '--network', 'app', '--label', 'weft.service=web', '-p', '8080:80', ...volume]
+  await lab.docker('h2', 'run', '-d', '--stop-signal', 'SIGWINCH', ...options, 'busybox', ...polite(0.2, 'WINCH'))
   await lab.until(async () => (await active()) === 4)
   await noneFails(
     t,
@@ -201,7 +225,8 @@ t.test('docker-compose rolls a new version out, host by host', async t => {
   const roll = async (host: string, version: number): Promise<void> => {
     const web = {
       image: 'busybox',
-      command: ['sh', '-c', polite(0.2).replaceAll('$', () => '$$')],
+      command: polite(0.2).map(word => word.replaceAll('$', () => '$$')),
+      volumes,
       ports: ['8081:80'],
       networks: ['app'],
       labels: { version: String(version) },
