@@ -206,7 +206,7 @@ export const openReconciler = ({
 
   const difference = (): Operation[] => {
     const todo: Operation[] = []
-    const gone = (ns: Ns): boolean => observed.has(`netns ${ns}`) && !wanted.get(`netns ${ns}`)
+    const gone = (ns: Ns): boolean => ns !== '' && !wanted.get(`netns ${ns}`)
     for (const key of dirtyKeys) {
       const desired = wanted.get(key)
       const actual = observed.get(key)

@@ -130,6 +130,24 @@ t.test('drift is repaired and counted; a removed container port is lost, not mad
   await s.reconciler.close()
 })
 
+t.test('what is still told of a namespace that we have taken away is nobody’s change', async t => {
+  const s = setting()
+  populate(s.snapshot)
+  await s.reconciler.start()
+  const key = 'port weft-n1048576 vx0'
+  const port = s.kernel.objects.get(key)
+  t.ok(port)
+  s.bound.clear()
+  s.reconciler.networkChanged('n1')
+  t.ok(await settled(t, s))
+  const before = s.kernel.writes
+  s.kernel.meddle(key, port)
+  await new Promise(resolve => setTimeout(resolve, 100))
+  t.same(s.reconciler.status().repairs, {})
+  t.equal(s.kernel.writes, before)
+  await s.reconciler.close()
+})
+
 t.test('what somebody changes right after our write, and before we know that it is done, is repaired too', async t => {
   const memory = openMemoryKernel()
   let next: (() => void) | undefined
