@@ -347,7 +347,7 @@ const applyNft = async (
     if (error instanceof NetlinkError && error.absent && group.every(operation => operation.kind === 'remove')) {
       if (group.length === 1) return [{ operation: group[0]! }]
     }
-    if (group.length === 1) return [{ operation: group[0]!, error: withRemedy(group[0]!.object, error as Error) }]
+    if (group.length === 1) return [{ operation: group[0]!, error: error as Error }]
     // one wrong object fails all of a transaction: halve it until the culprit stands alone
     const half = Math.ceil(group.length / 2)
     return [
@@ -356,13 +356,3 @@ const applyNft = async (
     ]
   }
 }
-
-/** Without Docker's chain our rule in it cannot be; where FORWARD itself is gone it drops nothing. */
-const withRemedy = (object: KernelObject, error: Error): Error =>
-  object.kind === 'nft-guest' && object.chain !== 'FORWARD' && error instanceof NetlinkError && error.absent
-    ? new WeftError(
-        'KERNEL',
-        `somebody removed Docker's chain ${object.chain} (${object.family}): restart Docker, which makes it anew; until then what FORWARD drops by default is dropped for containers too`,
-        { cause: error },
-      )
-    : error

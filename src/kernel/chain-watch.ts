@@ -9,7 +9,7 @@ import { messageType, nfgenmsgLength } from '../netlink/nft/request.ts'
 import { familyOfNumber } from '../netlink/nft/types.ts'
 import { NFT_MSG, NFTA_CHAIN, NFTA_RULE } from '../netlink/nft/uapi.ts'
 import { NETLINK_NETFILTER } from '../netlink/uapi.ts'
-import { type GuestChain, guestChainNames } from './guest-chains.ts'
+import { type GuestChain, guestChainNames, userChain } from './guest-chains.ts'
 
 const nftGroup = 7 // NFNLGRP_NFTABLES
 /** A ruleset comes in many transactions. */
@@ -49,9 +49,7 @@ export const openChainWatch = async ({ known, changed, clock }: ChainWatchParts)
     for (const attribute of attributes(message, nfgenmsgLength))
       if (attribute.type === NFTA_CHAIN.NAME) name = attribute.text()
     if (!guestChainNames.includes(name)) return false
-    const there = known().some(one => one.family === family && one.chain === name)
-    // whoever removes Docker's own takes away more than our rules: that they fail is said until Docker makes it anew
-    return came ? !there : there && name === 'FORWARD'
+    return name === userChain || came !== known().some(one => one.family === family)
   }
   const monitor = await openMonitor({
     protocol: NETLINK_NETFILTER,

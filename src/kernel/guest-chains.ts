@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chains of others where our accepts are guests. Docker's for the rules of users, where it is nft's; where FORWARD
-// does not go there, as somebody emptied it, our links are sent there from FORWARD. A family for which Docker has none
-// (IPv6 before 27, unless asked for) may be dropped by FORWARD all the same: that chain itself then.
+// Where our accepts are guests: in FORWARD of iptables, where that is nft's, behind what users have to say. With Docker that
+// is its jump to DOCKER-USER: its own accepts come after it, too. Where FORWARD does not go there, as somebody emptied it,
+// our links are sent there first. Where Docker has no such chain (IPv6 before 27, unless asked for) it is FORWARD's own rules.
 import { readFileSync } from 'node:fs'
-import type { ListedChain, NftObjects } from '../netlink/nft/dump.ts'
+import type { ListedChain, ListedTable, NftObjects } from '../netlink/nft/dump.ts'
 
 export interface GuestChain {
   readonly family: 'ip' | 'ip6'
   readonly table: string
   readonly chain: string
-  /** Our links are sent to this chain of the same table, which has our accepts behind the user's rules. */
+  /** Our links have to be sent to this chain of the same table. */
   readonly to?: string
 }
 
-export const guestChainNames: readonly string[] = ['DOCKER-USER', 'FORWARD']
+/** Docker's chain for the rules of users. */
+export const userChain = 'DOCKER-USER'
+/** Ours were in Docker's once. */
+export const guestChainNames: readonly string[] = [userChain, 'FORWARD']
 
 /** May hold rules of ours: one of iptables of any family. */
 export const isGuestChain = ({ family, chain }: ListedChain): boolean =>
@@ -21,18 +24,12 @@ export const isGuestChain = ({ family, chain }: ListedChain): boolean =>
 
 /** `rules`: of the chains FORWARD. */
 export const guestChainsOf = ({ chains, rules }: Pick<NftObjects, 'chains' | 'rules'>): GuestChain[] =>
-  (['ip', 'ip6'] as const).flatMap(family => {
-    const all = chains.filter(one => one.family === family)
-    const place = ({ table, chain }: ListedChain): GuestChain => ({ family, table, chain })
-    const docker = all.filter(({ chain }) => chain === 'DOCKER-USER')
-    const forward = all.filter(({ table, chain, hook }) => table === 'filter' && chain === 'FORWARD' && hook)
-    if (docker.length === 0) return forward.map(place)
-    const goesThere = ({ table }: ListedChain): boolean =>
-      rules.some(
-        one => one.family === family && one.table === table && one.chain === 'FORWARD' && one.jumpsTo === 'DOCKER-USER',
-      )
-    const emptied = forward.filter(one => docker.some(({ table }) => table === one.table) && !goesThere(one))
-    return [...docker.map(place), ...emptied.map(one => ({ ...place(one), to: 'DOCKER-USER' }))]
+  chains.flatMap(({ family, table, chain, hook }): GuestChain[] => {
+    if ((family !== 'ip' && family !== 'ip6') || table !== 'filter' || chain !== 'FORWARD' || !hook) return []
+    const here = (one: ListedTable): boolean => one.family === family && one.table === table
+    const has = chains.some(one => here(one) && one.chain === userChain)
+    const goes = rules.some(one => here(one) && one.chain === chain && one.bare && one.jumpsTo === userChain)
+    return [{ family, table, chain, ...(has && !goes ? { to: userChain } : {}) }]
   })
 
 /** Families that iptables-legacy filters on this host: tables of another kind, where weft writes nothing. */

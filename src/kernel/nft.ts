@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // nf_tables between our objects and the codec of netlink/nft: which tables are ours, and which foreign chain holds a
 // rule of ours as a guest.
-import type { NftBatch } from '../netlink/nft/batch.ts'
+import type { NftBatch, RuleOptions } from '../netlink/nft/batch.ts'
 import type { ListedRule, ListedTable, NftObjects } from '../netlink/nft/dump.ts'
+import { userChain } from './guest-chains.ts'
 import type { Operation } from './kernel.ts'
 import {
   type GuestPlace,
@@ -71,31 +72,53 @@ export const nftObjects = (ns: Ns, all: NftObjects): KernelObject[] => {
     const { family, table, chain, comment } = one
     const rule = guestTag(comment)
     if (rule === undefined || isOurTable(one)) continue
-    const guest: NftGuestObject = { kind: 'nft-guest', ns, family, table, chain, rule, place: placeOf(one, all.rules) }
+    const guest: NftGuestObject = { kind: 'nft-guest', ns, family, table, chain, rule, place: placeOf(one, all) }
     const key = keyOf(guest)
     guests.set(key, guests.has(key) ? { ...guest, place: 'several' } : guest)
   }
   return [...found, ...guests.values()]
 }
 
+const inSameTable =
+  (a: ListedTable) =>
+  (b: ListedTable): boolean =>
+    a.family === b.family && a.table === b.table
 const inSameChain =
   (a: Pick<ListedRule, 'family' | 'table' | 'chain'>) =>
   (b: ListedRule): boolean =>
-    a.family === b.family && a.table === b.table && a.chain === b.chain
+    inSameTable(a)(b) && a.chain === b.chain
 
-/** What is behind a bare RETURN is never asked. */
+const isGuest = ({ comment }: ListedRule): boolean => guestTag(comment) !== undefined
+
+/** -1: nobody leads there. */
+const leadOf = (rules: readonly ListedRule[]): number =>
+  rules.findIndex(({ bare, jumpsTo }) => bare && jumpsTo === userChain)
+
+/** What is behind a bare verdict is never asked. */
 const endOf = (rules: readonly ListedRule[]): number => {
-  const end = rules.findIndex(({ returns }) => returns)
+  const end = rules.findIndex(({ bare, ends }) => bare && ends)
   return end < 0 ? rules.length : end
 }
 
-/** Of FORWARD whoever comes later has the head: that is no reason to push. */
-const placeOf = (guest: ListedRule, all: readonly ListedRule[]): GuestPlace => {
-  if (guest.chain === 'FORWARD') return 'head'
+/** Of the head whoever comes later has it: that is no reason to push. */
+const placeOf = (guest: ListedRule, { chains, rules: all }: NftObjects): GuestPlace => {
+  if (guest.jumpsTo !== undefined) return 'head'
   const rules = all.filter(inSameChain(guest))
   const at = rules.indexOf(guest)
-  const behind = rules.slice(at + 1, endOf(rules))
-  return at < endOf(rules) && behind.every(({ comment }) => guestTag(comment) !== undefined) ? 'tail' : 'midst'
+  const lead = leadOf(rules)
+  const end = endOf(rules)
+  if (lead >= 0) return lead < at ? 'behind' : 'midst'
+  // Docker takes its jump away and brings it back with every network that it makes
+  const isDockers = chains.some(one => one.chain === userChain && inSameTable(guest)(one))
+  const isBehind = at < end && (isDockers || rules.slice(at + 1, end).every(isGuest))
+  return isBehind ? 'behind' : 'midst'
+}
+
+const placeFor = (object: NftGuestObject, rules: readonly ListedRule[]): RuleOptions => {
+  if (object.place === 'head') return { first: true }
+  const lead = rules[leadOf(rules)]
+  const end = rules[endOf(rules)]
+  return lead ? { after: lead.handle } : end ? { before: end.handle } : {}
 }
 
 /** Puts one operation into a batch. `rules` are those of the chains that have guests. */
@@ -136,9 +159,7 @@ export const writeNft = (batch: NftBatch, operation: Operation, rules: readonly 
       if (operation.kind === 'add' && same.length > 0) return
       for (const { handle } of same) batch.removeRule(family, table, chain, handle)
       if (removing) return
-      const before = there[endOf(there)]?.handle
-      const where = object.place === 'head' ? { first: true } : before === undefined ? {} : { before }
-      batch.addRule(family, table, chain, rule, { comment, ...where })
+      batch.addRule(family, table, chain, rule, { comment, ...placeFor(object, there) })
     }
   }
 }

@@ -225,10 +225,13 @@ export interface NftGuestObject {
   readonly table: string
   readonly chain: string
   readonly rule: string
-  /** tail: behind the rules of others, before a RETURN that ends them; midst: some of them come after it; several: is there more than once. */
   readonly place: GuestPlace
 }
-export type GuestPlace = 'head' | 'midst' | 'tail' | 'several'
+/**
+ * behind: after what users have to say, which is Docker's jump to their chain, or, without it, all rules of others but one
+ * that ends the chain; midst: not so; several: is there more than once.
+ */
+export type GuestPlace = 'head' | 'behind' | 'midst' | 'several'
 
 /** A port of the namespace's own that IPVS balances: `ipvsadm -A`. */
 export interface IpvsServiceObject {

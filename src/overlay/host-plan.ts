@@ -114,15 +114,13 @@ const strangersTo = (dockerBridges: readonly string[]): string =>
     .flatMap(name => [hostLinks, ...dockerBridges.map(bridge => `"${bridge}"`)].map(link => `${name} != ${link}`))
     .join(' ')
 
-/** Where FORWARD drops what it does not know, our links are let through: by Docker's chain for the user's rules, or there. */
+/** Where FORWARD drops what it does not know, our links are let through, when users have said what they have to say. */
 export const guestRulesOf = (chains: Host['guestChains']): KernelObject[] =>
   chains.flatMap(({ to, ...chain }) =>
-    ['iifname', 'oifname'].map(
-      (name): KernelObject => ({
-        ...{ kind: 'nft-guest', ns: '', ...chain },
-        rule: `${name} ${hostLinks} counter ${to === undefined ? 'accept' : `jump ${to}`}`,
-        // the user's own rules come first; Docker, too, writes at the head of FORWARD
-        place: chain.chain === 'FORWARD' ? 'head' : 'tail',
-      }),
-    ),
+    ['iifname', 'oifname'].flatMap(name => {
+      const guest = { kind: 'nft-guest', ns: '', ...chain } as const
+      const ours = `${name} ${hostLinks} counter`
+      const led: KernelObject[] = to === undefined ? [] : [{ ...guest, rule: `${ours} jump ${to}`, place: 'head' }]
+      return [...led, { ...guest, rule: `${ours} accept`, place: 'behind' }]
+    }),
   )

@@ -28,7 +28,7 @@ export interface Host {
   readonly acceptsRa: readonly string[]
   /** Addresses that answer DNS, one of each family: here, and in the gateway of every network of that family. */
   readonly resolvers: readonly string[]
-  /** Chains for our accepts, where they are nft's: Docker's for the user's rules, or FORWARD of a family without one. */
+  /** Chains for our accepts, where they are nft's: FORWARD. `to`: Docker's for the user's rules, where it does not go there. */
   readonly guestChains: readonly {
     readonly family: 'ip' | 'ip6'
     readonly table: string

@@ -59,77 +59,81 @@ else {
       `nft "add table ip6 filter; add chain ip6 filter FORWARD { type filter hook forward priority 0; policy ${policy}; }"`,
     )
 
-  t.test('where Docker has no chain of its own, FORWARD lets our links through', async t => {
+  t.test('where Docker has no chain of its own, FORWARD lets our links through behind its own rules', async t => {
     dropping('drop')
     sh('nft add rule ip6 filter FORWARD counter comment theirs')
+    const forward = { family: 'ip6', table: 'filter', chain: 'FORWARD' }
     const readGuests = async () => (await readHostFacts({ dev: 'eth0' })).guestChains
-    t.same(await readGuests(), [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }])
+    t.same(await readGuests(), [forward])
     let guestChains = await readGuests()
     const { reconciler, close } = openReconciled(snapshot, () => testHost(bound, { guestChains }))
     await reconciler.start()
-    const repaired = async (what: string, is: () => boolean): Promise<void> => {
+    const ours = /(\w+ "weft\*" counter packets 0 bytes 0 accept comment "weft #\w+"\s+){2}/.source
+    const chain = (): string => sh('nft list chain ip6 filter FORWARD')
+    const becomes = async (what: string, wanted: string, where = chain): Promise<void> => {
       const from = Date.now()
-      while (!is() && Date.now() - from < patienceMs) await sleep(20)
-      t.ok(is(), what)
+      while (!new RegExp(wanted, 's').test(where()) && Date.now() - from < patienceMs) await sleep(20)
+      t.match(where(), new RegExp(wanted, 's'), what)
       t.same(reconciler.status().failing, [])
     }
-    const chain = (): string => sh('nft list chain ip6 filter FORWARD')
-    const ours = /policy drop;\s+(\w+ "weft\*" counter packets 0 bytes 0 accept comment "weft #\w+"\s+){2}/
-    t.match(chain(), ours)
-    t.match(chain(), /accept.*theirs/s, 'before the rules of others')
+    await becomes('behind', `policy drop;.*theirs"\\s+${ours}}`)
     sh('nft flush chain ip6 filter FORWARD')
-    await repaired('flushed', () => ours.test(chain()))
-    sh('nft add rule ip6 filter FORWARD counter comment theirs')
-    // a start of Docker that brings its chain: ours go there
-    sh('nft add chain ip6 filter DOCKER-USER')
-    const docker = { family: 'ip6', table: 'filter', chain: 'DOCKER-USER' }
-    t.same(await readGuests(), [docker, { ...docker, chain: 'FORWARD', to: 'DOCKER-USER' }], 'not led there yet')
-    sh('nft insert rule ip6 filter FORWARD counter jump DOCKER-USER')
-    guestChains = await readGuests()
-    t.same(guestChains, [{ family: 'ip6', table: 'filter', chain: 'DOCKER-USER' }])
-    reconciler.hostChanged()
-    await repaired('moved', () => !/weft/.test(chain()) && /weft/.test(sh('nft list chain ip6 filter DOCKER-USER')))
-    // and gone while no weftd lives: the next one takes its own from where they are
-    await close()
-    const before = openReconciled(snapshot, () =>
-      testHost(bound, { guestChains: [{ family: 'ip6', table: 'filter', chain: 'FORWARD' }] }),
+    await becomes('flushed', `policy drop;\\s+${ours}}`)
+    sh('nft add rule ip6 filter FORWARD counter comment theirs; nft add rule ip6 filter FORWARD counter reject')
+    await becomes('before what rejects the rest', `theirs"\\s+${ours}counter packets 0 bytes 0 reject`)
+    sh(
+      'nft flush chain ip6 filter FORWARD; ip6tables-nft -A FORWARD -s 2001:db8::9 -j DROP; ip6tables-nft -A FORWARD -j REJECT',
     )
-    await before.reconciler.start()
-    await before.close()
-    t.match(chain(), ours)
+    await becomes("the same by iptables' words", `2001:db8::9.*drop\\s+${ours}.*(reject|REJECT)`)
+    sh('nft flush chain ip6 filter FORWARD; nft add rule ip6 filter FORWARD counter comment theirs')
+    await becomes('flushed again', `theirs"\\s+${ours}}`)
+    // a start of Docker that brings its chain
+    sh('nft add chain ip6 filter DOCKER-USER')
+    t.same(await readGuests(), [{ ...forward, to: 'DOCKER-USER' }], 'not led there yet')
+    sh('nft add rule ip6 filter FORWARD counter jump DOCKER-USER; nft add rule ip6 filter FORWARD counter drop')
+    guestChains = await readGuests()
+    t.same(guestChains, [forward])
+    reconciler.hostChanged()
+    await becomes('behind it', `theirs"\\s+counter packets 0 bytes 0 jump DOCKER-USER\\s+${ours}counter`)
+    await close()
+    // as weft did it once
+    sh(`nft add rule ip6 filter DOCKER-USER counter comment '"weft #0123456789ab"'`)
+    const next = openReconciled(snapshot, testHost(bound, { guestChains }))
+    await next.reconciler.start()
+    t.equal(next.reconciler.status().operations, 1)
     t.notMatch(sh('nft list chain ip6 filter DOCKER-USER'), /weft/)
+    await next.close()
     await purge('/nonexistent')
     t.equal(guests('ip6'), '')
-    t.match(chain(), /policy drop.*theirs/s)
+    t.match(chain(), /policy drop.*theirs.*jump.*drop/s)
     sh('nft delete table ip6 filter')
   })
 
-  t.test("the user's rules in Docker's chain come before ours, in whatever order they came", async t => {
-    const chain = (): string[] =>
-      sh('iptables-nft -S DOCKER-USER')
+  t.test("the user's rules in Docker's chain come before ours, and only those", async t => {
+    const words = (chain: string): string[] =>
+      sh(`iptables-nft -S ${chain}`)
         .trim()
         .split('\n')
-        .map(line => /--comment "?(\w+)/.exec(line)?.[1] ?? /-j (\w+)/.exec(line)?.[1] ?? '')
+        .map(line => /--comment "?(\w+)/.exec(line)?.[1] ?? /-j ([\w-]+)/.exec(line)?.[1] ?? '')
         .filter(word => word !== '')
-    const theirs = (verb: string, name: string) =>
-      sh(`iptables-nft ${verb} -s 198.51.100.9 -m comment --comment ${name} -j DROP`)
-    sh('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN')
-    sh('iptables-nft -A FORWARD -j DOCKER-USER')
-    theirs('-I DOCKER-USER', 'before')
+    sh('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER')
+    sh('iptables-nft -A DOCKER-USER -s 198.51.100.9 -j RETURN; iptables-nft -A DOCKER-USER -j RETURN')
+    sh('iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -j DROP')
     const { guestChains } = await readHostFacts({ dev: 'eth0' })
     const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
     const becomes = async (what: string, wanted: readonly string[]): Promise<void> => {
       const from = Date.now()
-      while (chain().join() !== wanted.join() && Date.now() - from < patienceMs) await sleep(50)
-      t.same(chain(), wanted, what)
+      while (words('FORWARD').join() !== wanted.join() && Date.now() - from < patienceMs) await sleep(50)
+      t.same(words('FORWARD'), wanted, what)
     }
     await reconciler.start()
-    await becomes('behind what was there, before RETURN', ['before', 'weft', 'weft', 'RETURN'])
-    theirs('-I DOCKER-USER 4', 'between')
-    await becomes('behind what comes', ['before', 'between', 'weft', 'weft', 'RETURN'])
-    sh('iptables-nft -D DOCKER-USER -j RETURN')
-    theirs('-A DOCKER-USER', 'last')
-    await becomes('without RETURN at the end', ['before', 'between', 'last', 'weft', 'weft'])
+    await becomes('behind the jump to it: who returns comes to ours', ['DOCKER-USER', 'weft', 'weft', 'DROP'])
+    sh('iptables-nft -D FORWARD -j DOCKER-USER; iptables-nft -I FORWARD 3 -j DOCKER-USER')
+    await becomes('it has come later', ['DOCKER-USER', 'weft', 'weft', 'DROP'])
+    sh('iptables-nft -I FORWARD -j DOCKER-USER')
+    await sleep(500)
+    t.same(words('FORWARD'), ['DOCKER-USER', 'DOCKER-USER', 'weft', 'weft', 'DROP'], 'Docker brings it to the head')
+    t.same(words('DOCKER-USER'), ['RETURN', 'RETURN'])
     t.same(reconciler.status().failing, [])
     await reconciler.audit()
     const { operations } = reconciler.status()
@@ -137,7 +141,7 @@ else {
     t.equal(reconciler.status().operations, operations, 'and stays so')
     await close()
     await purge('/nonexistent')
-    t.same(chain(), ['before', 'between', 'last'])
+    t.same(words('FORWARD'), ['DOCKER-USER', 'DOCKER-USER', 'DROP'])
     sh('nft delete table ip filter')
   })
 
@@ -148,10 +152,10 @@ else {
     const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
     await reconciler.start()
     t.same(reconciler.status().failing, [])
-    const forward = sh('iptables-nft -S FORWARD')
-    t.equal(forward.match(/-j DOCKER-USER/g)?.length, 2)
-    t.notMatch(forward, /ACCEPT/)
-    t.match(sh('iptables-nft -S DOCKER-USER'), /8080 -j DROP.*weft.*ACCEPT.*weft.*ACCEPT.*RETURN/s)
+    const forward = lines('iptables-nft -S FORWARD').filter(line => line.startsWith('-A'))
+    t.equal(forward.length, 4)
+    t.match(sh('iptables-nft -S FORWARD'), /(-j DOCKER-USER\s.*){2}(-j ACCEPT\s.*){2}/s)
+    t.notMatch(sh('iptables-nft -S DOCKER-USER'), /weft/)
     await reconciler.audit()
     const { operations } = reconciler.status()
     await reconciler.audit()
@@ -168,10 +172,12 @@ else {
     sh('iptables-nft -I DOCKER-USER -m comment --comment "weft #1 of mine" -j RETURN; ip6tables-nft -P FORWARD DROP')
     const { guestChains } = await readHostFacts({ dev: 'eth0' })
     const { reconciler, close } = openReconciled(snapshot, testHost(bound, { guestChains }))
-    const rules = (): string[] => [
-      ...sh('iptables-nft -S DOCKER-USER').trim().split('\n').slice(1),
-      ...lines('ip6tables-nft -S FORWARD').slice(0, -1), // at its head in any order; last is -P
-    ]
+    const rules = (): string[] =>
+      [
+        ...sh('iptables-nft -S FORWARD').trim().split('\n').slice(1),
+        ...sh('iptables-nft -S DOCKER-USER').trim().split('\n').slice(1),
+        ...sh('ip6tables-nft -S FORWARD').trim().split('\n').slice(1),
+      ].sort() // our two are in any order
     const becomes = async (what: string, wanted: readonly string[]): Promise<void> => {
       const from = Date.now()
       while (rules().join() !== wanted.join() && Date.now() - from < patienceMs) await sleep(50)
@@ -252,8 +258,8 @@ else {
     t.equal(await after('nft delete table ip6 filter'), 1)
     t.same(known, [])
     t.equal(await after('iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER'), 1)
-    const docker = { family: 'ip', table: 'filter', chain: 'DOCKER-USER' }
-    const led = [docker, { ...docker, chain: 'FORWARD', to: 'DOCKER-USER' }]
+    const docker = { family: 'ip', table: 'filter', chain: 'FORWARD' }
+    const led = [{ ...docker, to: 'DOCKER-USER' }]
     t.same(known, led, 'nothing leads to it')
     t.equal(await after('iptables-nft -I FORWARD -j DOCKER-USER'), 1)
     t.same(known, [docker])

@@ -41,6 +41,8 @@ export interface RuleOptions {
   readonly first?: boolean
   /** Before the rule with this handle instead of at the end; ENOENT. */
   readonly before?: bigint
+  /** The same, after it. */
+  readonly after?: bigint
 }
 
 export interface NftBatch {
@@ -183,13 +185,14 @@ class Batch implements NftBatch {
         this.#addAnonymous(family, table, expression.set, op)
       }
     }
-    const { before } = options
+    const { before, after } = options
+    const beside = before ?? after
     const flags = NLM_F_CREATE | (options.first || before !== undefined ? 0 : NLM_F_APPEND)
     this.#add(NFT_MSG.NEWRULE, flags, family, op, (w, context) => {
       w.attrString(NFTA_RULE.TABLE, table)
       w.attrString(NFTA_RULE.CHAIN, chain)
       writeExpressions(w, NFTA_RULE.EXPRESSIONS, expressions, context)
-      if (before !== undefined) w.attrBe64(NFTA_RULE.POSITION, before)
+      if (beside !== undefined) w.attrBe64(NFTA_RULE.POSITION, beside)
       if (comment) w.attrBytes(NFTA_RULE.USERDATA, comment)
     })
   }

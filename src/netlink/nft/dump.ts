@@ -20,6 +20,8 @@ import {
   typeOfId,
 } from './types.ts'
 import {
+  NF_ACCEPT,
+  NF_DROP,
   NFT_DATA_VERDICT,
   NFT_MSG,
   NFT_OBJECT,
@@ -38,6 +40,7 @@ import {
   NFTA_SET,
   NFTA_SET_ELEM_LIST,
   NFTA_TABLE,
+  NFTA_TARGET,
 } from './uapi.ts'
 import { ruleComment } from './userdata.ts'
 import { readVerdict, type Verdict } from './verdict.ts'
@@ -61,9 +64,10 @@ export interface ListedRule extends ListedTable {
   readonly chain: string
   readonly handle: bigint
   readonly comment?: string
-  /** It does nothing but return, as the rule at the end of a chain of iptables may. */
-  readonly returns?: true
-  /** It does nothing but go to this chain. */
+  /** It asks nothing: what it does it does with every packet. */
+  readonly bare?: true
+  /** It accepts, drops, rejects or returns. */
+  readonly ends?: true
   readonly jumpsTo?: string
 }
 
@@ -249,12 +253,13 @@ export const decodeRule = (message: Message): ListedRule | undefined => {
   }
   if (table === undefined || chain === undefined || handle === undefined) return undefined
   if (expressions) comment ??= matchedComment(expressions)
-  const bare = expressions && bareVerdict(expressions)
+  const { verdict, asks } = expressions ? effectOf(expressions) : { asks: true }
   return {
     ...{ family, table, chain, handle },
     ...(comment === undefined ? {} : { comment }),
-    ...(bare?.code === NFT_RETURN ? { returns: true } : {}),
-    ...(bare?.chain === undefined ? {} : { jumpsTo: bare.chain }),
+    ...(asks ? {} : { bare: true }),
+    ...(verdict === 'reject' || endings.has(verdict?.code) ? { ends: true } : {}),
+    ...(verdict === 'reject' || verdict?.chain === undefined ? {} : { jumpsTo: verdict.chain }),
   }
 }
 
@@ -293,18 +298,33 @@ const commentOf = ({ name, data }: Expression): string | undefined => {
   return match === 'comment' ? info?.text() : undefined
 }
 
-/** Of a rule that asks nothing; it may count, and have a comment of iptables. */
-const bareVerdict = (expressions: Attribute): Verdict | undefined => {
-  let verdict: Verdict | undefined
+const endings: ReadonlySet<number | undefined> = new Set([NF_ACCEPT, NF_DROP, NFT_RETURN])
+
+/** nft's, or the target of iptables. */
+const isReject = ({ name, data }: Expression): boolean => {
+  if (name !== 'target' || !data) return name === 'reject'
+  for (const attr of data.nested()) if (attr.type === NFTA_TARGET.NAME) return attr.text() === 'REJECT'
+  return false
+}
+
+/** What a rule does, and whether it asks anything before: it may count, and have a comment of iptables. */
+const effectOf = (expressions: Attribute): { verdict?: Verdict | 'reject'; asks: boolean } => {
+  let verdict: Verdict | 'reject' | undefined
+  let asks = false
   for (const expression of readExpressions(expressions)) {
     const { name, data } = expression
-    if (name === 'counter' || commentOf(expression) !== undefined) continue
-    if (name !== 'immediate' || !data) return undefined
-    for (const attr of data.nested())
-      if (attr.type === NFTA_IMMEDIATE.DATA)
-        for (const value of attr.nested()) if (value.type === NFTA_DATA.VERDICT) verdict = readVerdict(value)
+    if (isReject(expression)) verdict = 'reject'
+    else if (name === 'immediate' && data) verdict = immediateOf(data) ?? verdict
+    else if (name !== 'counter' && commentOf(expression) === undefined) asks = true
   }
-  return verdict
+  return { asks, ...(verdict ? { verdict } : {}) }
+}
+
+const immediateOf = (data: Attribute): Verdict | undefined => {
+  for (const attr of data.nested())
+    if (attr.type === NFTA_IMMEDIATE.DATA)
+      for (const value of attr.nested()) if (value.type === NFTA_DATA.VERDICT) return readVerdict(value)
+  return undefined
 }
 
 const typesOfId = (id: number): NftType[] | undefined => {

@@ -102,6 +102,7 @@ export const NFTA_LOOKUP = { SET: 1, SREG: 2, DREG: 3, SET_ID: 4, FLAGS: 5 } as 
 export const NFTA_IMMEDIATE = { DREG: 1, DATA: 2 } as const
 /** nf_tables_compat.h: a match of iptables. */
 export const NFTA_MATCH = { NAME: 1, INFO: 3 } as const
+export const NFTA_TARGET = { NAME: 1 } as const
 export const NFTA_COUNTER = { BYTES: 1, PACKETS: 2 } as const
 export const NFTA_LIMIT = { RATE: 1, UNIT: 2, BURST: 3, TYPE: 4, FLAGS: 5 } as const
 export const NFTA_LOG = { GROUP: 1, PREFIX: 2, SNAPLEN: 3, QTHRESHOLD: 4, LEVEL: 5, FLAGS: 6 } as const
