@@ -21,7 +21,10 @@ const run = async (): Promise<number> => {
     return 1
   }
   if (config.purge) {
-    const removed = await purge(config.dataDir)
+    const removed = await purge(config.dataDir, {
+      sockets: [config.pluginSocket, config.apiSocket],
+      warn: text => process.stderr.write(`weftd: ${text}\n`),
+    })
     process.stdout.write(`weftd: removed ${removed.length} objects\n${removed.map(line => `  ${line}\n`).join('')}`)
     return 0
   }

@@ -26,7 +26,8 @@ export const listenOnFile = async (server: Server, path: string): Promise<void> 
   await chmod(path, 0o600)
 }
 
-const answers = (path: string): Promise<boolean> =>
+/** Whether a process serves this socket. */
+export const answers = (path: string): Promise<boolean> =>
   new Promise(resolve => {
     const socket = connect(path)
     socket.once('connect', () => {

@@ -144,6 +144,26 @@ else {
     t.match(now(), { [all]: '0', 'net.ipv4.conf.eth0.forwarding': '0' })
   })
 
+  t.test('with the data directory of another weftd', async t => {
+    sh(`sysctl -qw ${all}=0`)
+    await live()
+    const warnings: string[] = []
+    const warn = (text: string): void => void warnings.push(text)
+    const { listenOnFile } = await import('../../src/base/socket-file.ts')
+    const { createServer } = await import('node:net')
+    const server = createServer()
+    await listenOnFile(server, '/run/weft.sock')
+    const sockets = ['/run/other.sock', '/run/weft.sock']
+    await t.rejects(purge('/nonexistent', { sockets, warn }), { code: 'TAKEN', message: /\/run\/weft\.sock is served/ })
+    t.match(sh('nft list tables'), /weft/, 'nothing is taken')
+    server.close()
+    await purge('/nonexistent', { sockets, warn })
+    t.match(warnings, [/^\/nonexistent does not say how this host was before weft: .*all\/forwarding stays 1/])
+    await purge(dir, { sockets, warn })
+    t.equal(warnings.length, 1)
+    t.match(now(), { [all]: '0' })
+  })
+
   t.test('a data directory of a weftd that noted less', async t => {
     const { instance, boot } = await live()
     const { writeFileSync } = await import('node:fs')
