@@ -87,7 +87,7 @@ export const readHostFacts = async (choice: HostChoice): Promise<HostFacts> => {
         return lasting ? [{ dev, address: `${address}/${prefixLength}` }] : []
       }),
       routes: [...new Set([...inTheWay, ...[...servers, ...behind].filter(isRouted).map(single)])].sort(),
-      halves: routes.filter(route => isHalf(route) && isRouteOfHost(route, nameOf)).map(({ dst }) => dst),
+      halves: routes.filter(route => isHalf(route, nameOf)).map(({ dst }) => dst),
       resolvers: servers,
       forwards4: (await sysctl('net/ipv4/ip_forward')) === '1',
       advertised: [
@@ -126,8 +126,12 @@ export const isOfHost = ({ scope, protocol: whose, ifindex }: Address, nameOf: N
 export const isForeign = (route: Route, nameOf: NameOf): boolean =>
   isRouteOfHost(route, nameOf) && !/\/[0-7]$/.test(route.dst) && !/^(fe80|ff|127\.|169\.254\.)/.test(route.dst)
 
-const isHalf = ({ family, dst, scope }: Route): boolean =>
-  family === AF_INET && scope === RT_SCOPE.LINK && /\/[1-7]$/.test(dst)
+/** A part of a default by a device: too short to be avoided, but Docker takes no automatic subnet beside it. */
+export const isHalf = (route: Route, nameOf: NameOf): boolean =>
+  route.family === AF_INET &&
+  route.scope === RT_SCOPE.LINK &&
+  /\/[1-7]$/.test(route.dst) &&
+  isRouteOfHost(route, nameOf)
 
 /** Of whichever table: VPNs have theirs. The host's own addresses are routes of other types. */
 const isRouteOfHost = (route: Route, nameOf: NameOf): boolean => {

@@ -15,7 +15,7 @@ import { decodeNetconf } from '../netlink/rtnl/netconf.ts'
 import { decodeRoute, listRoutes, type Route } from '../netlink/rtnl/route.ts'
 import { RTM, RTNLGRP } from '../netlink/rtnl/uapi.ts'
 import { NETLINK_ROUTE } from '../netlink/uapi.ts'
-import { isAddressOnLinks, isForeign, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
+import { isAddressOnLinks, isForeign, isHalf, isOfHost, isRouteOnLinks, resolvConf } from './host-facts.ts'
 import { pathOf } from './namespaces.ts'
 import type { Ns } from './objects.ts'
 import { openSockets } from './sockets.ts'
@@ -50,7 +50,7 @@ export const openHostWatch = async (parts: HostWatchParts): Promise<HostWatch> =
   const inUse = new Set<number>() // devices with an address or route that counts: with their link it goes without a word
   const nameOf = (index: number): string | undefined => names.get(index)
   const isAddress = (one: Address): boolean => isOfHost(one, nameOf) || isAddressOnLinks(one, nameOf)
-  const isRoute = (one: Route): boolean => isForeign(one, nameOf) || isRouteOnLinks(one, nameOf)
+  const isRoute = (one: Route): boolean => isForeign(one, nameOf) || isRouteOnLinks(one, nameOf) || isHalf(one, nameOf)
   let timer: Timer | undefined
   let retry: Timer | undefined
   let looking: Promise<void> | undefined

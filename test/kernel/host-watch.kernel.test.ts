@@ -86,6 +86,8 @@ t.test('routes, addresses, links in use and resolv.conf are looked at, once for 
     host.ip('addr', 'add', '169.254.1.2/32', 'dev', 'idrac', 'scope', 'link'),
   )
   await seen('a route there', () => host.ip('route', 'add', '169.254.2.0/24', 'dev', 'idrac'))
+  // beside which Docker takes no subnet
+  await seen('half a default by a device', () => host.ip('route', 'add', '0.0.0.0/1', 'dev', 'idrac'))
   await seen('resolv.conf', () => writeFileSync(resolvConf, 'nameserver 192.0.2.54\n'))
   t.same(switched, [])
   for (const on of [1, 0]) {
