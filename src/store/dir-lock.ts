@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One process per folder. The lock is a file that names its holder: process id, and when that process started, so that
-// a number used again by another process does not count. It appears whole (link) and is left behind by kill -9, then
+// One process per folder. The lock is a file that names its holder: process id, when that process started, and in which
+// boot, so that a number used again by another process does not count. It appears whole (link) and is left behind by kill -9, then
 // the next process finds nobody there and takes it over.
 import { readFileSync } from 'node:fs'
 import { link, readFile, rename, unlink, writeFile } from 'node:fs/promises'
@@ -17,7 +17,8 @@ export interface DirLock {
 export const lockDir = async (dir: string): Promise<DirLock> => {
   const path = join(dir, 'lock')
   const own = `${path}.${newId()}`
-  const text = `${process.pid} ${startOf(process.pid)}\n`
+  const boot = bootId()
+  const text = `${process.pid} ${startOf(process.pid)} ${boot}\n`
   await writeFile(own, text, { mode: 0o600 })
   try {
     for (;;) {
@@ -29,8 +30,8 @@ export const lockDir = async (dir: string): Promise<DirLock> => {
       }
       const holder = await readIfPresent(path)
       if (holder === undefined) continue
-      const [pid, start] = holder.trim().split(' ')
-      if (start !== undefined && startOf(Number(pid)) === start)
+      const [pid, start, since = boot] = holder.trim().split(' ')
+      if (start !== undefined && since === boot && startOf(Number(pid)) === start)
         throw new WeftError('TAKEN', `${dir} is in use by process ${pid}: stop that one first`)
       await takeAway(path, holder)
     }
@@ -55,6 +56,8 @@ const takeAway = async (path: string, stale: string): Promise<void> => {
 const release = async (path: string, text: string): Promise<void> => {
   if ((await readIfPresent(path)) === text) await unlink(path)
 }
+
+const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
 /** When a process started, in ticks since boot (proc(5), field 22 of stat); undefined: there is none. */
 const startOf = (pid: number): string | undefined => {

@@ -124,6 +124,8 @@ t.test('files are for their owner alone, and one process has them', async t => {
   const reused = await openEmbeddedStore({ dir })
   t.ok(await reused.get('a'), 'the number belongs to a later process')
   await reused.close()
+  writeFileSync(join(dir, 'lock'), `${child.pid} ${start} 00000000-0000-0000-0000-000000000000\n`)
+  await (await openEmbeddedStore({ dir })).close() // that was in another boot
   const gone = new Promise(resolve => child.once('close', resolve))
   child.kill('SIGKILL')
   await gone
