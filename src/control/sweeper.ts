@@ -7,6 +7,7 @@ import type { Timer } from '../base/clock.ts'
 import { ConflictError, describe } from '../base/errors.ts'
 import { openHoldDown } from '../base/hold-down.ts'
 import type { Closeable } from '../base/lifecycle.ts'
+import { isOver } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { PoolClaim } from '../model/network.ts'
 import { vipService } from '../model/service.ts'
@@ -44,12 +45,12 @@ export const openSweeper = (context: Context, pools: Pools, bindings: Bindings):
     const due: { key: string; revision: bigint }[] = []
     for (const network of networks.keys()) {
       for (const [address, { record, revision }] of addresses(network)) {
-        const stale = record.kind === 'reserved' && record.node === node && now - record.since > reservationMs
-        if (stale || (record.kind === 'resting' && record.until <= now))
+        const stale = record.kind === 'reserved' && record.node === node && Math.abs(now - record.since) > reservationMs
+        if (stale || (record.kind === 'resting' && isOver(record, now)))
           due.push({ key: keys.address(network, address), revision })
       }
       for (const [mac, { record, revision }] of macs(network))
-        if (record.kind === 'resting' && record.until <= now) due.push({ key: keys.mac(network, mac), revision })
+        if (record.kind === 'resting' && isOver(record, now)) due.push({ key: keys.mac(network, mac), revision })
     }
     for (const { key, revision } of due) await remove(key, revision)
     for (const [prefix, { record, revision }] of claims) {

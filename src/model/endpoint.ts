@@ -77,7 +77,7 @@ export interface Spare {
 
 /** May anybody have the address now (ms since 1970)? */
 export const isFree = (claim: AddressClaim | undefined, now: number): boolean =>
-  claim === undefined || (claim.kind === 'resting' && claim.until <= now)
+  claim === undefined || (claim.kind === 'resting' && isOver(claim, now))
 
 /** macs/<network>/<mac> */
 export type MacClaim = { readonly kind: 'bound'; readonly node: NodeName; readonly endpoint: EndpointId } | Resting
@@ -87,6 +87,11 @@ export interface Resting {
   readonly kind: 'resting'
   readonly until: number
 }
+
+/** A rest takes a minute: one that ends later than this, ms, is of a host whose clock was ahead. */
+const longestRestMs = 10 * 60_000
+
+export const isOver = ({ until }: Resting, now: number): boolean => until <= now || until > now + longestRestMs
 
 export interface NodeNumberClaim {
   readonly node: NodeName

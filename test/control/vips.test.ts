@@ -144,6 +144,19 @@ t.test('the sweeper claims what is missing, and frees what nobody has come back 
   const clock = manualClock()
   const status = { available: true, error: undefined, damaged: new Map<string, string>(), records: 0 }
   const a = await node('a')
+  const write = (address: string, claim: object): Write => ({
+    ...{ kind: 'put', key: keys.address('app', address), value: encode('addressClaim', claim as never) },
+  })
+  const twoHours = clock.now() + 7_200_000
+  const written = await a.store.commit(
+    [],
+    [
+      write('10.80.0.77', { kind: 'resting', until: twoHours }),
+      write('10.80.0.78', { kind: 'resting', until: clock.now() + 60_000 }),
+      write('10.80.0.79', { kind: 'reserved', node: 'a', boot: 'b', since: twoHours }),
+    ],
+  )
+  await a.mirror.reached(written, limit())
   const sweeper = openSweeper(
     { ...a, clock, mirror: { ...a.mirror, snapshot: a.mirror.snapshot, status } },
     {} as never,
@@ -161,6 +174,12 @@ t.test('the sweeper claims what is missing, and frees what nobody has come back 
   await put(endpoint('one', { label: 'web' }), a)
   await pass(20_000)
   t.same(Object.keys(await vips()), [web], "another node's are its own to claim")
+  const { entries } = await a.store.list(keys.address('app', '10.80.0.7'))
+  t.same(
+    entries.map(({ key }) => key),
+    [keys.address('app', '10.80.0.78')],
+    'what a host wrote whose clock was ahead is over',
+  )
   await drop('one', a)
   await pass(vipHoldMs - 60_000)
   t.same(Object.keys(await vips()), [web], 'held')

@@ -28,6 +28,8 @@ t.test('one pool of each family', async t => {
     { pool: 'fd00::/64', count: { used: 1, vip: 0, reserved: 0, spare: 0, resting: 0, free: Number(2n ** 64n - 3n) } },
   ])
   t.match(poolUsage(pools, claims, 100)[0], { count: { resting: 0, free: 254 - 2 - 4 } }, 'the rest is over')
+  const ahead: [string, AddressClaim][] = [['10.1.0.5', { kind: 'resting', until: 7_200_000 }]]
+  t.match(poolUsage(pools, ahead, 99)[0], { count: { resting: 0 } }, 'of a host whose clock was ahead')
   t.match(poolUsage(pools, [], 0)[0], { count: { free: 252 } })
 })
 
