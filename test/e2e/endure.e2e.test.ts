@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { idle, openLab, server } from './lab.ts'
-import { startMonitors, startPing, startStream } from './witness.ts'
+import { rowsOf, startMonitors, startPing, startStream } from './witness.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const lab = await openLab('end', 2, '--live-restore')
@@ -25,25 +25,7 @@ const repairs = async (host: string): Promise<Record<string, number>> =>
     }
   ).reconciler.repairs
 
-/** Every table, row and address of ours on a host, word by word: in whatever order the kernel lists them. */
-const rows = async (host: string): Promise<string> => {
-  const inside = [
-    'nft -s list ruleset',
-    'bridge fdb show',
-    'ip neigh show nud permanent',
-    'ip -o address show scope global',
-  ]
-  const all = await Promise.all([
-    lab.exec(host, 'nft', '-s', 'list', 'table', 'inet', 'weft'),
-    lab.exec(host, 'ip', '-o', 'address', 'show', 'dev', 'weft0', 'scope', 'global'),
-    ...(['n', 'm'] as const).flatMap(which => inside.map(one => lab.inside(host, which, vni, ...one.split(' ')))),
-  ])
-  // an address of a device itself is permanent, and another when it is made anew
-  const own = /^\S+ dev \S+ (?!.*nhid).*permanent\n?|^\d+: |@\S+/gm
-  const words = (text: string): string[] => text.replaceAll(own, '').match(/[^\s,{}]+/g) ?? []
-  return all.map(text => words(text).sort().join('\n')).join('\n\n')
-}
-
+const rows = (host: string): Promise<string> => rowsOf(lab, host, [vni])
 const outside = '192.0.2.10'
 const ping = (seconds: number, to = address) => startPing(lab, 'h1', 'one', to, seconds)
 const monitors = (host: string) => startMonitors(lab, host, vni)

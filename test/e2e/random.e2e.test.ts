@@ -5,6 +5,7 @@ import t from 'tap'
 import { openAgreement } from './agree.ts'
 import { openLab } from './lab.ts'
 import { type Attachment, attachmentsOf } from './truth.ts'
+import { rowsOf } from './witness.ts'
 
 const rounds = Number(process.env['WEFT_ROUNDS'] ?? 20)
 const seed = Number(process.env['WEFT_SEED'] ?? Date.now()) >>> 0
@@ -46,6 +47,13 @@ await lab.until(async () => {
   const shown = await Promise.all(hosts.map(host => lab.docker(host, 'network', 'ls', '-q', '-f', 'driver=weft')))
   return shown.every(ids => ids.split('\n').length === names.length)
 }, 30_000)
+
+const vnis = await Promise.all(names.map(name => lab.vni('h1', name)))
+const rows = (): Promise<string[]> => Promise.all(hosts.map(host => rowsOf(lab, host, vnis)))
+await lab.until(async () =>
+  (await Promise.all(hosts.map(host => lab.try('weft', host, 'status')))).every(({ code }) => code === 0),
+)
+const empty = await rows()
 
 const { look, ping, agree } = openAgreement(lab, hosts)
 
@@ -187,3 +195,14 @@ for (let round = 1; round <= rounds; round++)
     agreed = wrong.length === 0
     t.same([...failed, ...wrong], [], 'commands succeed, all agree')
   })
+
+t.test('when all containers are gone, also some that published, every table is as before the first', async t => {
+  for (const { host, name } of containers) await lab.docker(host, 'rm', '-f', name)
+  const published = hosts.flatMap(host => [1, 2].map(i => [host, `${host}-${i}`] as const))
+  const how = ['--network', 'six', '--label', 'weft.service=web', '-p', '8080:80']
+  await Promise.all(published.map(([host, name]) => lab.docker(host, 'run', '-d', '--name', name, ...how, ...body)))
+  t.not((await rows()).join(), empty.join())
+  await Promise.all(published.map(([host, name]) => lab.docker(host, 'rm', '-f', name)))
+  await lab.until(async () => (await rows()).join() === empty.join(), 60_000)
+  t.same(await rows(), empty)
+})

@@ -44,6 +44,25 @@ export const startMonitors = (lab: Lab, host: string, vni: number) => {
   }
 }
 
+/** Every table, row and address of ours on a host that shows these networks, word by word: in whatever order they are. */
+export const rowsOf = async (lab: Lab, host: string, vnis: readonly number[]): Promise<string> => {
+  const here = ['nft -s list table inet weft', 'ip nexthop show', 'ip -o address show scope global']
+  const inside = [
+    ...['nft -s list ruleset', 'bridge fdb show', 'ip neigh show nud permanent'],
+    ...['ip route show', 'ip -6 route show', 'ip -o address show scope global'],
+  ]
+  const all = await Promise.all([
+    ...here.map(one => lab.exec(host, ...one.split(' '))),
+    ...vnis.flatMap(vni =>
+      (['n', 'm'] as const).flatMap(which => inside.map(one => lab.inside(host, which, vni, ...one.split(' ')))),
+    ),
+  ])
+  // an address of a device itself is permanent, and another when it is made anew, with its link-local one; multicast is the kernel's
+  const own = /^\S+ dev \S+ (?!.*nhid).*permanent\n?|^.*(fe80|ff00)::.*\n?|^\d+: |@\S+/gm
+  const words = (text: string): string[] => text.replaceAll(own, '').match(/[^\s,{}]+/g) ?? []
+  return all.map(text => words(text).sort().join('\n')).join('\n\n')
+}
+
 /** A TCP stream between containers, a line each 50 ms; true from `whole` when every line has come in order. */
 export const startStream = async (lab: Lab, from: [string, string], to: [string, string], address: string) => {
   const port = '7007'
