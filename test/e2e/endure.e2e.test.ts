@@ -189,7 +189,12 @@ t.test('networks that come, on this host and others: no packet to the outside is
 // what the engine did not name in 30 s would be released
 t.test('dockerd killed and started with live-restore: no packet lost, nothing released or repaired', async t => {
   const before = await repairs('h2')
-  const lost = [ping(50), ping(50, outside), startPing(lab, 'h2', 'two', outside, 50)]
+  const ways = [
+    ['h1', 'one', address],
+    ['h1', 'one', outside],
+    ['h2', 'two', outside],
+  ] as const
+  const lost = ways.map(([host, name, to]) => startPing(lab, host, name, to, 50, 100))
   await sleep(500)
   await lab.ok('kill', 'h2', 'dockerd')
   await sleep(1000)

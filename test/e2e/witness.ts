@@ -2,13 +2,11 @@
 // Who sees what happens meanwhile: pings that count their losses, and everything that is written to a host's kernel.
 import type { Lab } from './lab.ts'
 
-const perSecond = 1000
-
 /** Into a container's network by the kernel: an exec of Docker's ends with its engine. */
 const enter = 'p=$(docker inspect -f "{{.State.Pid}}" "$1"); shift; exec nsenter -t "$p" -n busybox "$@"'
 
-/** Pings 1,000 times a second from a container for so many seconds; the answer is how many were lost. */
-export const startPing = (lab: Lab, host: string, container: string, to: string, seconds: number) => {
+/** Pings so many times a second from a container for so many seconds; the answer is how many were lost. */
+export const startPing = (lab: Lab, host: string, container: string, to: string, seconds: number, perSecond = 1000) => {
   const count = seconds * perSecond
   const pace = ['-q', '-c', String(count), '-i', String(1 / perSecond), '-W', '2']
   const running = lab.background('exec', host, 'sh', '-c', enter, 'sh', container, 'ping', ...pace, to)
