@@ -32,11 +32,12 @@ export const openBridges = async (
   let pools: readonly string[] | undefined
   const look = async (): Promise<void> => {
     const own = (await engine.networks()).filter(({ Driver }) => Driver === 'bridge')
-    pools = (await engine.addressPools()).filter(isCidr)
     const found = own.flatMap(({ Options }) => Options?.[option] ?? []).sort()
-    if (found.join(' ') === names.join(' ')) return
-    names = found
-    await writeDurably(path, JSON.stringify(names))
+    if (found.join(' ') !== names.join(' ')) {
+      names = found
+      await writeDurably(path, JSON.stringify(names))
+    }
+    pools = (await engine.addressPools()).filter(isCidr)
   }
   return {
     get names() {
