@@ -23,16 +23,9 @@ import {
 } from '../kernel/objects.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Host } from '../plan/host.ts'
-import {
-  allUnits,
-  type Unit,
-  type UnitKey,
-  unitKey,
-  unitsOfChange,
-  unitsOfEndpoint,
-  unitsOfNetwork,
-} from '../plan/unit.ts'
+import { type Unit, type UnitKey, unitKey, unitsOfEndpoint } from '../plan/unit.ts'
 import type { ChangedKey, Mirror } from '../store/mirror.ts'
+import { openDirtyUnits } from './dirty-units.ts'
 import { type Failure, failureOf } from './failure.ts'
 import { objectTable } from './object-table.ts'
 import { inOrder, withoutOrphans } from './order.ts'
@@ -88,7 +81,7 @@ export const openReconciler = ({
   const wanted = wantedObjects()
   const observed = objectTable<KernelObject>()
   const planned = new Map<UnitKey, Unit>()
-  const dirtyUnits = new Map<UnitKey, Unit>()
+  const dirty = openDirtyUnits(mirror.snapshot, host, planned)
   const untold = new Map<UnitKey, { readonly unit: Unit; readonly touched: Set<ObjectKey> }>()
   let told = false
   const dirtyKeys = new Set<ObjectKey>()
@@ -115,27 +108,9 @@ export const openReconciler = ({
   let auditTimer: Timer | undefined
   let brokenOff: BreakOff | undefined
 
-  const dirty = (units: Iterable<Unit>): void => {
-    for (const unit of units) dirtyUnits.set(unitKey(unit), unit)
-  }
-  const dirtyAll = (): void => {
-    for (const [key, unit] of planned) dirtyUnits.set(key, unit)
-    dirty(allUnits(mirror.snapshot, host()))
-  }
-  const dirtyNetwork = (network: NetworkId): void => {
-    for (const [key, unit] of planned) if ('network' in unit && unit.network === network) dirtyUnits.set(key, unit)
-    dirty(unitsOfNetwork(network, mirror.snapshot))
-  }
-
   const onStore = (changed: readonly ChangedKey[] | 'all'): void => {
-    if (changed === 'all') dirtyAll()
-    else
-      for (const key of changed) {
-        if (key[0] === 'networks') dirtyNetwork(key[1]!)
-        const units = unitsOfChange(key, mirror.snapshot, host())
-        if (units === 'all') dirtyAll()
-        else dirty(units)
-      }
+    if (changed === 'all') dirty.all()
+    else dirty.changed(changed)
     schedule()
   }
 
@@ -165,7 +140,7 @@ export const openReconciler = ({
 
   const replan = (): void => {
     const inputs = { snapshot: mirror.snapshot, host: host() }
-    for (const [key, unit] of dirtyUnits) {
+    for (const [key, unit] of dirty.units) {
       const result = plan(unit, inputs)
       if (result.wanted.length > 0) planned.set(key, unit)
       else planned.delete(key)
@@ -177,7 +152,7 @@ export const openReconciler = ({
       for (const before of untold.get(key)?.touched ?? []) fresh.add(before)
       untold.set(key, { unit, touched: fresh })
     }
-    dirtyUnits.clear()
+    dirty.clear()
   }
 
   /** Looks at a namespace anew; what differs from before becomes dirty. */
@@ -366,11 +341,11 @@ export const openReconciler = ({
 
   const until = (unit: Unit, signal: AbortSignal, what: string): Promise<void> => {
     const key = unitKey(unit)
-    dirtyUnits.set(key, unit)
+    dirty.mark([unit])
     schedule()
     // a port may lead nowhere from here: another service has it; a service may have no virtual address yet
     const optional = unit.kind === 'port' || unit.kind === 'vip'
-    const check = (): boolean => !dirtyUnits.has(key) && (planned.has(key) || optional) && missing(key).length === 0
+    const check = (): boolean => !dirty.units.has(key) && (planned.has(key) || optional) && missing(key).length === 0
     return new Promise((resolve, reject) => {
       const waiter = {
         check,
@@ -417,7 +392,7 @@ export const openReconciler = ({
     async start() {
       await mirror.ready()
       mirror.subscribe(onStore)
-      dirtyAll()
+      dirty.all()
       replan()
       kernel.follow(onKernel)
       for (const ns of await kernel.namespaces()) await observe(ns)
@@ -428,7 +403,7 @@ export const openReconciler = ({
     },
     async audit() {
       for (const ns of [...(await kernel.namespaces()), ...observed.namespaces()]) dirtyNs.add(ns)
-      dirtyAll()
+      dirty.all()
       schedule()
       await running
     },
@@ -452,15 +427,15 @@ export const openReconciler = ({
     networkReached: (network, signal) => until({ kind: 'network', network }, signal, `network ${network}`),
     has: key => wanted.get(key) !== undefined && observed.has(key),
     touch(units) {
-      dirty(units)
+      dirty.mark(units)
       schedule()
     },
     networkChanged(network) {
-      dirtyNetwork(network)
+      dirty.network(network)
       schedule()
     },
     hostChanged() {
-      dirtyAll()
+      dirty.all()
       schedule()
     },
     status: () => ({

@@ -4,7 +4,8 @@ import t from 'tap'
 import { format, type KernelObject, keyOf } from '../../src/kernel/objects.ts'
 import { settled } from '../../src/model/port.ts'
 import { optionsKeyOf } from '../../src/model/service-options.ts'
-import { allUnits, type Unit, unitKey, unitsOfChange, unitsOfNetwork } from '../../src/plan/unit.ts'
+import { allUnits, type Unit, unitKey, unitsOfChange } from '../../src/plan/unit.ts'
+import { openDirtyUnits } from '../../src/reconcile/dirty-units.ts'
 import { plan } from '../../src/reconcile/plan.ts'
 import { wantedObjects } from '../../src/reconcile/wanted.ts'
 import { type TestCluster, testCluster, testHost } from './cluster.ts'
@@ -109,6 +110,7 @@ type Step =
   | { kind: 'network'; id: string; internal: boolean }
   | { kind: 'endpoint'; network: string; id: string; node: string; gateway: boolean; service: string; drained: boolean }
   | { kind: 'vip'; network: string; service: string; on: boolean }
+  | { kind: 'options'; network: string; title: string; timeoutTcp: number }
   | { kind: 'drop endpoint'; network: string; id: string }
   | { kind: 'drop network'; id: string }
   | { kind: 'bind'; id: string; on: boolean }
@@ -138,6 +140,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     network: networkIds,
     service: fc.constantFrom('label x', 'label y'),
     on: fc.boolean(),
+  }),
+  fc.record({
+    kind: fc.constant('options' as const),
+    network: networkIds,
+    title: fc.constantFrom('x', 'z'),
+    timeoutTcp: fc.constantFrom(77, 78),
   }),
   fc.record({ kind: fc.constant('drop endpoint' as const), network: networkIds, id: ids }),
   fc.record({ kind: fc.constant('drop network' as const), id: networkIds }),
@@ -180,23 +188,8 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
       const bound = new Map<string, { slot: number }>()
       const wanted = wantedObjects()
       const known = new Map<string, Unit>()
-      const dirty = new Map<string, Unit>()
-      const touch = (units: Iterable<Unit>): void => {
-        for (const unit of units) dirty.set(unitKey(unit), unit)
-      }
-      const touchAll = (): void => {
-        touch(known.values())
-        touch(allUnits(snapshot, testHost(bound)))
-      }
-      const change = (key: readonly string[]): void => {
-        if (key[0] === 'networks') {
-          touch([...known.values()].filter(unit => 'network' in unit && unit.network === key[1]))
-          touch(unitsOfNetwork(key[1]!, snapshot))
-        }
-        const units = unitsOfChange(key, snapshot, testHost(bound))
-        if (units === 'all') touchAll()
-        else touch(units)
-      }
+      const dirty = openDirtyUnits(snapshot, () => testHost(bound), known)
+      const change = (key: readonly string[]): void => dirty.changed([key])
       /** The claim changes with its endpoint, as in the transactions of control/ports. */
       const claim = (network: string, id: string, there: boolean): void => {
         const before = snapshot.ports.get('tcp/8080')?.record.cluster
@@ -228,6 +221,12 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
             else snapshot.dropVip(one.network, one.service)
             change(['vips', one.network, one.service])
             break
+          case 'options': {
+            const { network, title, timeoutTcp } = one
+            snapshot.putService({ network, service: optionsKeyOf(title), timeoutTcp })
+            change(['services', network, optionsKeyOf(title)])
+            break
+          }
           case 'node':
             snapshot.putNode({ name: one.name, vtep: `192.0.2.${one.vtep}`, ...(one.fenced ? { fenced: 'x' } : {}) })
             change(['nodes', one.name])
@@ -261,9 +260,9 @@ t.test('any sequence of changes planned by units is the final snapshot planned a
           case 'bind':
             if (one.on) bound.set(one.id, { slot: one.id === 'n1' ? 0 : 1 })
             else bound.delete(one.id)
-            touchAll()
+            dirty.network(one.id)
         }
-        for (const [key, unit] of dirty) {
+        for (const [key, unit] of dirty.units) {
           const planned = plan(unit, { snapshot, host: testHost(bound) })
           if (planned.wanted.length > 0) known.set(key, unit)
           else known.delete(key)
