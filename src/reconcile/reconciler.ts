@@ -115,7 +115,10 @@ export const openReconciler = ({
   }
 
   const suspicion = openSuspicion(clock, (keys, namespaces) => {
-    for (const key of keys) dirtyKeys.add(key)
+    for (const key of keys) {
+      if (carries(wanted.get(key))) dirtyNs.add(nsOfKey(key))
+      else dirtyKeys.add(key)
+    }
     for (const ns of namespaces) dirtyNs.add(ns)
     schedule()
   })
@@ -463,3 +466,7 @@ export const openReconciler = ({
   }
   return reconciler
 }
+
+/** To make it anew takes along what it carries. So one looks first: what was told of it may be of before we made it. */
+const carries = (object: KernelObject | undefined): boolean =>
+  object?.kind === 'bridge' || object?.kind === 'vxlan' || (object?.kind === 'veth' && !object.port)

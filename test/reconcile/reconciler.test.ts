@@ -181,6 +181,33 @@ t.test('what somebody changes right after our write, and before we know that it 
   await s.reconciler.close()
 })
 
+t.test('a link is not made anew for what was told late', async t => {
+  const memory = openMemoryKernel()
+  let listener: Parameters<typeof memory.follow>[0] = () => {}
+  const s = setting({
+    ...memory,
+    follow(tell) {
+      listener = tell
+      memory.follow(tell)
+    },
+  })
+  populate(s.snapshot)
+  await s.reconciler.start()
+  const key = 'link weft-n1048576 vx0'
+  const tunnel = memory.objects.get(key)
+  if (tunnel?.kind !== 'vxlan') throw new Error('no tunnel')
+  for (const late of [undefined, { ...tunnel, mtu: 1000 }]) {
+    listener({ kind: 'changed', observations: [{ key, object: late }] })
+    await new Promise(resolve => setTimeout(resolve, 100))
+  }
+  t.equal(s.reconciler.status().operations, memory.writes)
+  t.same(s.reconciler.status().repairs, {})
+  memory.meddle(key, { ...tunnel, mtu: 1000 })
+  t.ok(await settled(t, s))
+  t.equal(s.reconciler.status().repairs['vxlan'], 1)
+  await s.reconciler.close()
+})
+
 t.test('what somebody changes while we look at its namespace is repaired too', async t => {
   const memory = openMemoryKernel()
   let next: (() => void) | undefined
