@@ -134,13 +134,24 @@ t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports g
 })
 
 t.test('two networks are apart; a container may be on both; --internal has no way out', async t => {
-  await lab.weft('h3', 'network', 'create', 'other')
+  await lab.weft(
+    'h3',
+    'network',
+    'create',
+    'other',
+    '--label',
+    'owner=me',
+    '--opt',
+    'com.docker.network.driver.mtu=1300',
+  )
   await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--internal', 'inner')
   await lab.until(
     async () =>
       (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=other')) !== '' &&
       (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=inner')) !== '',
   )
+  const said = await lab.docker('h2', 'network', 'inspect', '-f', '{{json .Labels}} {{json .Options}}', 'other')
+  t.equal(said, '{"owner":"me"} {"com.docker.network.driver.mtu":"1300"}', "weft's own command carries them too")
   await lab.docker('h2', 'run', '-d', '--network', 'other', '--name', 'far', 'busybox', ...idle)
   const far = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.other.IPAddress}}', 'far')
   t.not(
