@@ -4,8 +4,8 @@
 
 # pid_of WHO init|dockerd|weftd|etcd: as this machine sees it; 0 when it does not run (or its number is another's now)
 pid_of() {
-  local pid
-  pid=$(cat "$state/$1/$2.pid" 2> /dev/null || echo 0)
+  local pid=0
+  { read -r pid < "$state/$1/$2.pid"; } 2> /dev/null || true
   if [ "${pid:-0}" != 0 ] && [ "/proc/$pid/ns/net" -ef "/run/netns/$name-$1" ]; then echo "$pid"; else echo 0; fi
 }
 child_of() { # the one child of a process that nsenter or unshare left waiting

@@ -21,7 +21,8 @@ need_tools() {
 
 # The client next to the engine, never another one of this machine.
 host_path() {
-  local dir=${engine:-$(dirname "$(command -v dockerd)")}
+  local dir=$engine
+  [ "$dir" ] || { dir=$(command -v dockerd); dir=${dir%/*}; }
   echo "$dir:/usr/sbin:/usr/bin:/sbin:/bin:$path"
 }
 

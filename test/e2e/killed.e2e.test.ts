@@ -25,28 +25,33 @@ const weftdOf = async (host: Host): Promise<number> => {
 }
 
 type When = 'inside' | 'after'
-/** A docker command during which weftd dies in that call and is started again at once; then the retry, if there is one. */
-const strike = async (t: Test, host: Host, when: When, method: string, args: string[], again = [args]) => {
-  const what = `${args.slice(0, 2).join(' ')}, ${when} ${method}`
+/** weftd dies in the next such call, and is started again at once. */
+const arm = async (host: Host, when: When, method: string) => {
   const pid = await weftdOf(host)
-  let struck = false
   let back: Promise<unknown> | undefined
   proxies[host].gate = async (at, called) => {
-    if (struck || at !== when || !called.endsWith(`.${method}`)) return false
-    struck = true
+    if (back || at !== when || !called.endsWith(`.${method}`)) return false
+    const { promise, resolve } = Promise.withResolvers<unknown>()
+    back = promise
     if (when === 'inside') await sleep(Math.random() * 6)
     process.kill(pid, 'SIGKILL')
     await lab.ok('kill', host, 'weftd') // it is gone when this answers
-    back = lab.ok('start', host, 'weftd')
+    resolve(lab.ok('start', host, 'weftd'))
     return true
   }
+  return { struck: () => back !== undefined, back: () => back }
+}
+/** A docker command during which weftd dies in that call; then the retry, if there is one. */
+const strike = async (t: Test, host: Host, when: When, method: string, args: string[], again = [args]) => {
+  const what = `${args.slice(0, 2).join(' ')}, ${when} ${method}`
+  const { struck, back } = await arm(host, when, method)
   const from = Date.now()
   const answer = await lab.tryDocker(host, ...args)
   const ms = Date.now() - from
   slowest = Math.max(slowest, ms)
-  t.ok(struck, `${what}: weftd was killed`)
+  t.ok(struck(), `${what}: weftd was killed`)
   t.ok(ms < answersWithinMs, `${what}: docker says ${answer.code} after ${ms} ms: ${answer.err}`)
-  await back
+  await back()
   if (answer.code === 0) return
   for (const command of again) {
     const { code, err } = await lab.tryDocker(host, ...command)
@@ -164,6 +169,22 @@ t.test('dockerd killed between an address and its endpoint: the address is free 
     await lab.docker('h1', 'rm', '-f', when)
   }
   t.ok(await lab.until(async () => (await reserved()) === 0, 100_000), 'none is left')
+})
+
+t.test('while a new engine asks who it is', async t => {
+  for (const [when, method] of every(['Activate', 'GetCapabilities', 'GetDefaultAddressSpaces'])) {
+    const what = `${when} ${method}`
+    await lab.ok('kill', 'h1', 'dockerd')
+    const { struck, back } = await arm('h1', when, method)
+    await lab.ok('start', 'h1', 'dockerd')
+    // an engine may ask when it needs it first
+    const made = await lab.tryDocker('h1', ...create, '--subnet', '10.62.0.0/24', 'asked')
+    t.ok(struck(), `${what}: weftd was killed`)
+    await back()
+    if (made.code !== 0) await lab.docker('h1', ...create, '--subnet', '10.62.0.0/24', 'asked')
+    await lab.docker('h1', 'run', '--rm', '--network', 'asked', 'busybox', 'true')
+    await lab.docker('h1', 'network', 'rm', 'asked')
+  }
 })
 
 t.test('nothing is left behind', async t => {

@@ -105,11 +105,13 @@ export const openLab = async (name: string, hosts: number, ...options: string[])
       }
     },
     async until(test, ms = 10_000) {
-      const end = Date.now() + ms * slowness
+      const begin = Date.now()
       for (;;) {
         const value = await test()
-        if (value || Date.now() > end) return value
-        await sleep(100)
+        const ago = Date.now() - begin
+        if (value || ago > ms * slowness) return value
+        // a look is dear: some ten processes
+        await sleep(Math.min(Math.max(100, ago / 8), 1000))
       }
     },
     async shows(host, network) {

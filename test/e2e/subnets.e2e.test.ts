@@ -45,8 +45,11 @@ t.test('what an engine is told to cut its own networks from, weft leaves to it',
   await lab.ok('start', 'h2', 'dockerd')
   const node = (): Promise<string> => lab.exec('store', 'etcdctl', 'get', '--prefix', '/weft/v1/nodes/h2')
   t.ok(await lab.until(async () => (await node()).includes('10.224.0.0/14')))
+  // and where one of its resolvers is
+  await lab.exec('h2', 'sh', '-c', 'echo nameserver 10.228.0.77 >> /etc/resolv.conf')
+  t.ok(await lab.until(async () => (await node()).includes('10.228.0.77')))
   await lab.docker('h1', ...'network create -d weft --ipam-driver weft beside'.split(' '))
   const subnet = ['network', 'inspect', '-f', '{{(index .IPAM.Config 0).Subnet}}', 'beside']
-  t.equal(await lab.docker('h1', ...subnet), '10.228.0.0/20')
+  t.equal(await lab.docker('h1', ...subnet), '10.228.16.0/20')
   await lab.weft('h1', 'network', 'rm', 'beside')
 })
