@@ -75,22 +75,21 @@ ip address add fd02::1/64 dev eth0 nodad; sysctl -wq net.ipv6.conf.default.disab
   const [ours4, ours6] = host.resolvers as [string, string]
 
   /** The emulated machine compiles what a first question needs for seconds. */
-  const patienceMs = process.env['WEFT_VM'] ? 20_000 : 1500
+  const patienceS = process.env['WEFT_VM'] ? 20 : 2
   /** Run in the namespace of the asker: prints the answer, the error's code, or `silence`. */
-  const client = `
-const [server, proto, query] = process.argv.slice(1)
-const end = text => { console.log(text); process.exit() }
-setTimeout(() => end('silence'), ${patienceMs})
-const bytes = Buffer.from(query, 'hex')
-if (proto === 'udp') {
-  const socket = require('node:dgram').createSocket(server.includes(':') ? 'udp6' : 'udp4')
-  socket.on('error', error => end(error.code)).on('message', message => end(message.toString('hex')))
-  socket.connect(53, server, error => error ? end(error.code) : socket.send(bytes))
-} else {
-  const socket = require('node:net').connect(53, server)
-  socket.on('error', error => end(error.code)).on('data', data => end(data.subarray(2).toString('hex')))
-  socket.write(Buffer.concat([Buffer.from([0, bytes.length]), bytes]))
-}`
+  const client = String.raw`
+use strict; use Errno; use Socket qw(:all);
+my ($server, $proto, $query, $seconds) = @ARGV;
+$SIG{ALRM} = sub { print "silence\n"; exit }; alarm $seconds;
+sub failed { print +(grep { $!{$_} } qw(ECONNREFUSED ENETUNREACH ECONNRESET))[0] // $!, "\n"; exit }
+my ($six, $tcp, $bytes) = (scalar $server =~ /:/, $proto eq 'tcp', pack 'H*', $query);
+my $ip = inet_pton($six ? AF_INET6 : AF_INET, $server) or die;
+socket(my $s, $six ? AF_INET6 : AF_INET, $tcp ? SOCK_STREAM : SOCK_DGRAM, 0) or failed;
+connect($s, $six ? pack_sockaddr_in6(53, $ip) : pack_sockaddr_in(53, $ip)) or failed;
+syswrite($s, $tcp ? pack('n/a*', $bytes) : $bytes) or failed;
+my $answer = '';
+do { sysread($s, $answer, 65535, length $answer) or failed } until !$tcp || length $answer > 2 && length $answer >= 2 + unpack 'n', $answer;
+print unpack('H*', $tcp ? substr $answer, 2 : $answer), "\n";`
   const ask = async (
     from: string,
     server: string,
@@ -100,7 +99,7 @@ if (proto === 'udp') {
   ): Promise<string> => {
     const query = encode({ type: 'query', id: 7, questions: [{ type, name }] }).toString('hex')
     const args = from === '' ? [] : ['ip', 'netns', 'exec', from]
-    const [command, ...rest] = [...args, process.execPath, '-e', client, server, proto, query]
+    const [command, ...rest] = [...args, 'perl', '-e', client, server, proto, query, `${patienceS}`]
     const out = await new Promise<string>((resolve, reject) =>
       execFile(command!, rest, (error, stdout) => (error ? reject(error) : resolve(stdout.trim()))),
     )
