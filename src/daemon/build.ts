@@ -179,6 +179,7 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
     resolvers: config.resolvers,
     guestChains: facts.guestChains,
     dockerBridges: facts.dockerBridges,
+    otherBridges: facts.otherBridges,
   })
   const reconciler = parts.add(
     'reconciler',
@@ -483,8 +484,8 @@ const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle
 }
 
 /** What plans are made from; the rest is for the cluster and for DNS. */
-const planned = ({ underlay, forwards4, acceptsRa, guestChains, dockerBridges }: HostFacts): string =>
-  JSON.stringify({ underlay, forwards4, acceptsRa, guestChains, dockerBridges })
+const planned = ({ underlay, forwards4, acceptsRa, guestChains, dockerBridges, otherBridges }: HostFacts): string =>
+  JSON.stringify({ underlay, forwards4, acceptsRa, guestChains, dockerBridges, otherBridges })
 
 /** Where DNS is answered: in H, and in the gateway of every network that this engine shows. */
 const answeredHere = (bindings: Bindings, { networks }: Snapshot, resolvers: readonly string[]): readonly Place[] => [

@@ -37,6 +37,8 @@ export interface HostFacts {
   readonly guestChains: readonly GuestChain[]
   /** Docker's, by the names that it gives, and `bridges`. */
   readonly dockerBridges: readonly string[]
+  /** Neither Docker's nor ours; one that Docker uses is Docker's here, even if it is the way out. */
+  readonly otherBridges: readonly string[]
 }
 
 export interface HostChoice extends UnderlayChoice {
@@ -67,8 +69,8 @@ export const readHostFacts = async (choice: HostChoice): Promise<HostFacts> => {
     const routes = allRoutes.filter(route => route.table === mainTable)
     const underlay = chooseUnderlay(choice, { byName, byIndex, addresses: global, routes })
     const uplinks = new Set([underlay.dev, ...allRoutes.filter(isBehindRouter).flatMap(devicesOf).map(nameOf)])
-    const isDockers = (name: string): boolean =>
-      docker.test(name) || (choice.bridges?.includes(name) === true && !uplinks.has(name))
+    const isUsed = (name: string): boolean => docker.test(name) || choice.bridges?.includes(name) === true
+    const isDockers = (name: string): boolean => docker.test(name) || (isUsed(name) && !uplinks.has(name))
     const inTheWay = allRoutes.filter(route => isForeign(route, nameOf)).map(({ dst }) => dst)
     const servers = await resolvers(resolvConf)
     const behind = servers.includes(stub) ? await resolvers(behindStub) : []
@@ -96,6 +98,9 @@ export const readHostFacts = async (choice: HostChoice): Promise<HostFacts> => {
       acceptsRa: await acceptingRa(choice.listening ?? []),
       guestChains: await readGuestChains(sockets),
       dockerBridges: [...byName.keys()].filter(isDockers).sort(),
+      otherBridges: [...byName.values()]
+        .flatMap(({ kind, name }) => (kind === 'bridge' && !isUsed(name) && !oursByName('', name) ? name : []))
+        .sort(),
     }
   } finally {
     await sockets.close()

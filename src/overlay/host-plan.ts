@@ -76,8 +76,8 @@ export const planHost = (node: Node, cluster: Cluster, host: Host): KernelObject
         ...host.resolvers.flatMap(resolver => {
           const asked = `${familyOf(resolver) === 4 ? 'ip' : 'ip6'} daddr ${resolver}`
           return [
-            `iifname "${dev}" ${asked} counter drop`,
-            `meta iifkind "bridge" ${asked} accept`, // Docker's, whatever they are called
+            ...[dev, ...host.otherBridges].map(name => `iifname "${name}" ${asked} counter drop`),
+            `meta iifkind "bridge" ${asked} accept`, // Docker's: those of a moment ago too
             `iifname != ${hostLinks} iifname != "lo" ${asked} counter drop`,
           ]
         }),

@@ -37,4 +37,6 @@ export interface Host {
   }[]
   /** Bridges of Docker's own networks. */
   readonly dockerBridges: readonly string[]
+  /** Bridges of this host that no container of Docker's is at: machines, or a LAN. */
+  readonly otherBridges: readonly string[]
 }

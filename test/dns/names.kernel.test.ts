@@ -61,7 +61,7 @@ ip address add fd02::1/64 dev eth0 nodad; sysctl -wq net.ipv6.conf.default.disab
     snapshot.putPort(`${proto}/53`, { cluster: { network: 'both', holders: [endpointOf('both')] }, local: [] })
   const { mirror } = testMirror(snapshot)
   const kernel = openLinuxKernel(silentLog)
-  const host = testHost(bound)
+  const host = testHost(bound, { otherBridges: ['br-lan'] })
   const reconciler = openReconciler({ mirror, kernel, host: () => host, clock: systemClock, log: silentLog })
   const dns = openDnsServer({
     resolver: openResolver(openDirectory(mirror), async () => undefined),
@@ -155,12 +155,15 @@ print unpack('H*', $tcp ? substr $answer, 2 : $answer), "\n";`
   t.test(
     "a container of Docker's own bridge is answered by the host, whoever comes by the underlay is not",
     async t => {
-      sh(`ip netns add plain; ip link add br-plain type bridge; sysctl -wq net.ipv6.conf.br-plain.disable_ipv6=0; ip link set br-plain up
-ip address add 172.30.0.1/24 dev br-plain; ip address add fd03::1/64 dev br-plain nodad
-ip link add vplain master br-plain type veth peer name eth0 netns plain; ip link set vplain up; ip -n plain link set eth0 up
-ip -n plain address add 172.30.0.2/24 dev eth0; ip -n plain address add fd03::2/64 dev eth0 nodad
-ip -n plain route add default via 172.30.0.1; ip -n plain route add default via fd03::1
-ip -n outside link set eth0 up; ip -n outside address add 192.0.2.9/24 dev eth0; ip -n outside address add fd02::9/64 dev eth0 nodad
+      const bridge = (name: string, n: number): string => `ip netns add ${name}; ip link add br-${name} type bridge
+sysctl -wq net.ipv6.conf.br-${name}.disable_ipv6=0; ip link set br-${name} up
+ip address add 172.${n}.0.1/24 dev br-${name}; ip address add fd03:${n}::1/64 dev br-${name} nodad
+ip link add v${name} master br-${name} type veth peer name eth0 netns ${name}; ip link set v${name} up; ip -n ${name} link set eth0 up
+ip -n ${name} address add 172.${n}.0.2/24 dev eth0; ip -n ${name} address add fd03:${n}::2/64 dev eth0 nodad
+ip -n ${name} route add default via 172.${n}.0.1; ip -n ${name} route add default via fd03:${n}::1`
+      sh(bridge('plain', 30))
+      sh(bridge('lan', 31))
+      sh(`ip -n outside link set eth0 up; ip -n outside address add 192.0.2.9/24 dev eth0; ip -n outside address add fd02::9/64 dev eth0 nodad
 ip -n outside route add ${ours4} via 192.0.2.1; ip -n outside route add ${ours6} via fd02::1`)
       const dropped = (server: string): number =>
         Number(new RegExp(`daddr ${server} counter packets (\\d+)`).exec(sh('nft list chain inet weft input'))?.[1])
@@ -176,6 +179,7 @@ ip -n outside route add ${ours4} via 192.0.2.1; ip -n outside route add ${ours6}
         t.equal(dropped(server), 0, 'nobody is refused so far')
         t.equal(await ask('outside', server, 'db.six.weft', 'AAAA'), 'silence', 'the underlay does')
         t.ok(dropped(server) > 0, 'it is the rule that did it')
+        t.equal(await ask('lan', server, 'db.six.weft', 'AAAA'), 'silence', "so does a bridge that is not Docker's")
       }
     },
   )

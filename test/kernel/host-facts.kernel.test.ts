@@ -108,6 +108,7 @@ else {
     sh('ip addr add 10.88.0.1/24 dev shop')
     const facts = await readHostFacts({ vtep: '192.0.2.1', bridges: ['docker0', 'shop', 'lan', 'gone', 'eth0'] })
     t.same(facts.dockerBridges, ['br-0123456789ab', 'docker0', 'shop'], 'not the way out, if Docker uses that')
+    t.same(facts.otherBridges, ['other'], 'no container is there')
     const devices = facts.addresses.map(({ dev }) => dev)
     t.ok(devices.includes('lan') && !devices.includes('shop'), devices.join())
     for (const name of ['docker0', 'br-0123456789ab', 'shop', 'lan', 'other']) sh(`ip link del ${name}`)

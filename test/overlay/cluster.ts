@@ -167,5 +167,6 @@ export const testHost = (bound: ReadonlyMap<string, { slot: number }>, more: Par
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   guestChains: [],
   dockerBridges: ['docker0'],
+  otherBridges: [],
   ...more,
 })

@@ -76,6 +76,7 @@ const host: Host = {
   resolvers: ['169.254.77.53', 'fd69:7765:6674:ffff::53'],
   guestChains: [{ family: 'ip', table: 'filter', chain: 'DOCKER-USER' }],
   dockerBridges: ['docker0'],
+  otherBridges: ['virbr0'],
 }
 
 /** The nf_tables part of a plan, one text per table. */
