@@ -58,6 +58,26 @@ t.test('weftd was stopped, and there is a new one of the name: a new replica', a
   t.ok(await lab.until(async () => (await id('h2')) === '', 20_000))
 })
 
+t.test('a container that does not run keeps its network, whoever removes that elsewhere', async t => {
+  await create('h1')
+  t.ok(await lab.until(() => id('h2')))
+  await run('h2', 'kept')
+  await lab.docker('h2', 'stop', '-t', '0', 'kept')
+  const network = await clusterId()
+  await lab.docker('h1', 'network', 'rm', 'app')
+  t.ok(await lab.until(() => id('h1'), 20_000), 'the replica is back')
+  t.equal(await clusterId(), network)
+  t.match(await lab.ok('logs', 'h1', 'weftd'), /host h2 has containers on it, running or stopped: kept/, 'and says why')
+  await lab.docker('h2', 'start', 'kept')
+  await run('h1', 'one')
+  t.ok(await lab.until(() => reaches('h1', 'one', 'kept')))
+  await lab.docker('h1', 'rm', '-f', 'one')
+  await lab.docker('h2', 'rm', '-f', 'kept')
+  await lab.docker('h1', 'network', 'rm', 'app')
+  t.ok(await gone())
+  t.ok(await lab.until(async () => (await id('h2')) === '', 20_000))
+})
+
 t.test('the whole host was away, with a stopped container on it: named as a problem, and gone with it', async t => {
   await create('h1', '--subnet', '10.73.0.0/24')
   t.ok(await lab.until(() => id('h2')))
