@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lab itself, without weft: hosts are real and apart, the underlay is as strict as a cloud's, nothing stays behind.
+// The lab itself, mostly without weft: hosts are real and apart, the underlay is as strict as a cloud's, nothing stays behind.
 import { existsSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import t from 'tap'
@@ -131,9 +131,14 @@ t.test('down leaves nothing, containers included', async t => {
   t.ok(existsSync(other), 'nothing of another lab')
 })
 
-for (const line of [/underlay/, /etcd answers/, /dockerd ready/]) {
+for (const [line, ...options] of [
+  [/underlay/, '--no-weft'],
+  [/etcd answers/, '--no-weft'],
+  [/weftd ready/],
+  [/dockerd ready/, '--no-weft'],
+] as const) {
   t.test(`killed while coming up, after ${line}: up works again, down leaves nothing`, async t => {
-    const child = lab.start('up', '2', '--no-weft')
+    const child = lab.start('up', '2', ...options)
     for await (const said of createInterface({ input: child.stderr! })) if (line.test(said)) break
     child.kill('SIGKILL')
     const up = await lab.run('up', '1', '--no-weft')

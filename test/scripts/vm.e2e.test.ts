@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // scripts/vm: the command meets Debian's kernel with this machine's files, and its exit code comes back.
+import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { until } from '../until.ts'
 import { root, run } from './lab.ts'
 
 t.setTimeout(900_000)
@@ -42,17 +44,30 @@ t.test('mistakes are answered with what to do', async t => {
   t.match(await run('scripts/vm', ['--help']), { code: 0, out: /usage: scripts\/vm/ })
 })
 
+const marked = (mark: string): string[] =>
+  readdirSync('/proc').filter(pid => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`WEFT_MARK=${mark}`)
+    } catch {
+      return false
+    }
+  })
+
 t.test('nothing is left', async t => {
   t.same(
     runs().filter(entry => !before.includes(entry)),
     [],
   )
-  const emulators = readdirSync('/proc').filter(pid => {
-    try {
-      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/environ`, 'utf8').includes('WEFT_MARK=a "b" c')
-    } catch {
-      return false
-    }
-  })
-  t.same(emulators, [])
+  t.same(marked('a "b" c'), [])
+})
+
+t.test('after a kill -9 the machine is gone, and the next one starts', async t => {
+  const mark = `killed ${process.pid}`
+  const env = { ...process.env, WEFT_MARK: mark }
+  const script = spawn(join(root, 'scripts/vm'), ['sh', '-c', 'echo up; sleep 1000'], { cwd: root, env })
+  for await (const said of script.stdout) if (String(said).includes('up')) break
+  t.not(marked(mark).length, 0, 'there is something to look for')
+  script.kill('SIGKILL')
+  t.ok(await until(() => marked(mark).length === 0), marked(mark).join())
+  t.match(await run('scripts/vm', ['echo', 'up again']), { code: 0, out: 'up again\n' })
 })
