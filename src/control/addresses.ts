@@ -46,6 +46,8 @@ export interface Addresses {
   isTakenAsItIs(network: NetworkId): boolean
   /** An endpoint bound it: the reservation is no longer ours to free. */
   settled(network: NetworkId, address: string): void
+  /** A new engine: who asks for the very address that an earlier one was given, and never bound, gets it. */
+  disown(): void
 }
 
 /** Docker's API shows a new network within milliseconds; a slow engine is not waited for longer, once for each network. */
@@ -438,5 +440,8 @@ export const openAddresses = (
     isTakenAsItIs,
     reservedAt: (network, address) => recently(network, address)?.revision,
     settled: (network, address) => recent.delete(`${network} ${address}`),
+    disown() {
+      for (const [name, { revision }] of recent) if (revision !== undefined) recent.delete(name)
+    },
   }
 }

@@ -4,11 +4,18 @@ import { sleep } from '../base/clock.ts'
 import { ConflictError } from '../base/errors.ts'
 import type { Context } from './context.ts'
 
-/** Repeats `work` while it throws ConflictError, with growing jittered pauses; the last conflict is thrown. */
-export const attempt = async <T>({ clock }: Context, signal: AbortSignal, work: () => Promise<T>): Promise<T> => {
+/**
+ * Repeats `work` while it throws ConflictError, with growing jittered pauses; the last conflict is thrown. `again`: not the
+ * first try.
+ */
+export const attempt = async <T>(
+  { clock }: Context,
+  signal: AbortSignal,
+  work: (again: boolean) => Promise<T>,
+): Promise<T> => {
   for (let tries = 1; ; tries++) {
     try {
-      return await work()
+      return await work(tries > 1)
     } catch (error) {
       if (!(error instanceof ConflictError) || tries >= 100) throw error
       await sleep(clock, Math.random() * Math.min(tries, 20) * 4, signal)

@@ -114,12 +114,18 @@ export const openEndpoints = (
     return entry && { record: decode('endpoint', entry.key, entry.value), revision: entry.revision }
   }
 
-  const bindAddress = async (network: Network, address: string, signal: AbortSignal): Promise<Compare> => {
+  /** `again`: what this node remembers of the claim is not so. */
+  const bindAddress = async (
+    network: Network,
+    address: string,
+    again: boolean,
+    signal: AbortSignal,
+  ): Promise<Compare> => {
     const pool = network.pools.find(({ prefix }) => contains(parsePrefix(prefix), parseAddress(address)))
     const why = pool ? refusal(pool, parseAddress(address)) : `${address} is outside the network's subnets`
     if (why) throw new WeftError('TAKEN', `${why}: choose another --ip`)
     const key = keys.address(network.id, address)
-    const here = addresses.reservedAt(network.id, address)
+    const here = again ? undefined : addresses.reservedAt(network.id, address)
     if (here !== undefined) return { key, is: 'at', revision: here }
     const entry = await store.get(key, { signal })
     const claim = entry && decode('addressClaim', key, entry.value)
@@ -312,7 +318,7 @@ export const openEndpoints = (
 
   return {
     create: (request, signal) =>
-      attempt(context, signal, async () => {
+      attempt(context, signal, async again => {
         const network = await introduced(request.docker, signal)
         const taken = request.addresses.filter(one => reserve.held(network.id, one)?.state === 'taken')
         const alone = taken.length > 0 && taken.length === request.addresses.length && request.mac === undefined
@@ -329,7 +335,7 @@ export const openEndpoints = (
         refuseHere(network)
         if (request.addresses.length === 0)
           throw new WeftError('INVALID', 'an endpoint needs an address: create the network with --ipam-driver weft')
-        const held = await Promise.all(request.addresses.map(address => bindAddress(network, address, signal)))
+        const held = await Promise.all(request.addresses.map(address => bindAddress(network, address, again, signal)))
         const { mac, compare, others = [] } = await chooseMac(network, request, signal)
         const record = begun(network.id, request.endpoint, request.addresses, mac)
         const bound = encode('addressClaim', { kind: 'bound', node, boot, endpoint: request.endpoint })

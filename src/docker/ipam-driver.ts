@@ -32,10 +32,11 @@ export const ipamDriver = ({
 }: IpamDriverParts): Readonly<Record<string, Handler>> => ({
   'IpamDriver.GetCapabilities': async () => ({ RequiresMACAddress: false, RequiresRequestReplay: false }),
 
-  'IpamDriver.GetDefaultAddressSpaces': async () => ({
-    LocalDefaultAddressSpace: addressSpace,
-    GlobalDefaultAddressSpace: addressSpace,
-  }),
+  // once in the life of an engine
+  'IpamDriver.GetDefaultAddressSpaces': async () => {
+    addresses.disown()
+    return { LocalDefaultAddressSpace: addressSpace, GlobalDefaultAddressSpace: addressSpace }
+  },
 
   'IpamDriver.RequestPool': async (body, signal) => {
     const request = decodeRequest('RequestPool', requests.requestPool, body)

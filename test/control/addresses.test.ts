@@ -118,3 +118,22 @@ t.test('a reservation that no container came for: free again on the host that ga
   await mirror.reached(await store.commit([], [{ kind: 'delete', key }]), limit()) // as the sweeper does
   t.equal(await ask(), '10.50.0.2/30')
 })
+
+t.test(
+  'an engine that died between an address and its endpoint: the next one may ask for that very address',
+  async t => {
+    const { mirror, pools, networks, addresses } = await openHost(t)
+    await pools.request({ family: 4, prefix: '10.50.0.0/29', wanted: 'app' }, limit())
+    const request = { docker: 'd', pools: [{ prefix: '10.50.0.0/29', gateway: '10.50.0.1' }], options: {} }
+    await networks.create({ ...request, internal: false, ipv6: false }, limit())
+    const { network } = mirror.snapshot.names.get('app')!.record
+    await networks.introduce(network, { name: 'app', labels: {}, attachable: false }, limit())
+    const ask = (address?: string) => addresses.request('10.50.0.0/29', address, false, limit())
+    t.equal(await ask('10.50.0.4'), '10.50.0.4/29')
+    await t.rejects(ask('10.50.0.4'), { code: 'TAKEN' }, 'two containers of one engine')
+    addresses.disown()
+    t.equal(await ask('10.50.0.4'), '10.50.0.4/29')
+    t.ok(addresses.reservedAt(network, '10.50.0.4'), 'of the new one')
+    await t.rejects(ask('10.50.0.4'), { code: 'TAKEN' })
+  },
+)

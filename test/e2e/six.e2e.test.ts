@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { openAgreement } from './agree.ts'
-import { idle, openLab } from './lab.ts'
+import { idle, openLab, server } from './lab.ts'
 import { leaveInTurn } from './leaving.ts'
 import { startMonitors } from './witness.ts'
 
@@ -191,13 +191,48 @@ t.test('weftd dead: outside names go on, ours come back with it', async t => {
   t.ok(await known('db'))
 })
 
-t.test('weftd --purge leaves nothing of it', async t => {
-  await lab.ok('stop', 'h1', 'weftd')
-  const status = JSON.parse(await lab.ok('status', '--output', 'json')) as { hosts: { name: string; data: string }[] }
-  const dir = `${status.hosts.find(({ name }) => name === 'h1')!.data}/weft`
-  const path = (file: string): string => fileURLToPath(new URL(`../../${file}`, import.meta.url))
-  t.match(await lab.exec('h1', 'ip', '-6', 'address'), ours)
-  await lab.exec('h1', path('scripts/node'), path('dist/main.js'), '--purge', '--data-dir', dir)
-  t.notMatch(await lab.exec('h1', 'ip', '-6', 'address'), /fd69:/)
-  t.notMatch(await lab.exec('h1', 'ip', '-6', 'route', 'show', 'table', 'all'), /fd69:/)
-})
+t.test(
+  "weftd --purge leaves nothing of it, and all that is Docker's; its containers start again with the next weftd",
+  async t => {
+    const status = JSON.parse(await lab.ok('status', '--output', 'json')) as { hosts: { name: string; data: string }[] }
+    const dir = `${status.hosts.find(({ name }) => name === 'h1')!.data}/weft`
+    const path = (file: string): string => fileURLToPath(new URL(`../../${file}`, import.meta.url))
+    const purge = () => lab.try('exec', 'h1', path('scripts/node'), path('dist/main.js'), '--purge', '--data-dir', dir)
+    await lab.docker('h1', 'run', '-d', '--name', 'shown', '-p', '8081:80', 'busybox', ...server)
+    const hears = () => lab.try('exec', 'client', 'curl', '-s', '-m', '3', 'http://10.9.0.1:8081/')
+    t.ok(await lab.until(async () => (await hears()).out === 'hello'))
+    const all = ['ps', '-q', '--no-trunc', '--filter', 'status=running']
+    const running = (await lab.docker('h1', ...all)).split('\n').sort()
+    await lab.exec('h1', 'nft', 'add table inet mine { chain c { tcp dport 7 drop; }; }')
+
+    const refused = await purge()
+    t.not(refused.code, 0)
+    t.match(refused.err, /stop weftd first/)
+    t.equal(await ask('h1', 'asks', 'db'), db, 'nothing is gone then')
+
+    await lab.ok('stop', 'h1', 'weftd')
+    t.match(await lab.exec('h1', 'ip', '-6', 'address'), ours)
+    const { code, err } = await purge()
+    t.equal(code, 0, err)
+    const left = async (...command: string[]): Promise<void> => {
+      t.notMatch(await lab.exec('h1', ...command), /weft|fd69:|169\.254\.77/, command.join(' '))
+    }
+    await left('ip', 'netns', 'list')
+    await left('ip', 'link')
+    for (const family of ['-4', '-6']) {
+      await left('ip', family, 'address')
+      await left('ip', family, 'route', 'show', 'table', 'all')
+    }
+    await left('nft', 'list', 'ruleset')
+    t.match(await lab.exec('h1', 'nft', 'list', 'table', 'inet', 'mine'), /tcp dport 7 drop/)
+    t.same((await lab.docker('h1', ...all)).split('\n').sort(), running)
+    t.equal((await hears()).out, 'hello', 'a port that Docker publishes')
+    t.same((await purge()).code, 0, 'once more')
+
+    await lab.ok('start', 'h1', 'weftd')
+    t.ok(await lab.until(async () => (await lab.docker('h1', 'network', 'ls', '-q', '-f', 'name=^app$')) !== ''))
+    await lab.docker('h1', 'restart', '-t', '0', 'asks')
+    t.ok(await known('db'))
+    await lab.docker('h1', 'exec', 'asks', 'ping', '-c', '1', '-W', '2', 'db')
+  },
+)

@@ -118,7 +118,7 @@ else {
     const routes = async () =>
       (await readHostFacts({ vtep: '192.0.2.1' })).routes.filter(route => route.endsWith('/32'))
     sh('mkdir -p /run/systemd/resolve && echo nameserver 203.0.113.53 > /run/systemd/resolve/resolv.conf')
-    sh('echo nameserver 203.0.113.1 > /run/conf && mount --bind /run/conf /etc/resolv.conf')
+    sh('echo "nameserver 203.0.113.1 # of the house" > /run/conf && mount --bind /run/conf /etc/resolv.conf')
     t.same(await routes(), ['203.0.113.1/32'])
     sh('echo nameserver 127.0.0.53 > /run/conf')
     t.same(await routes(), ['203.0.113.53/32'])

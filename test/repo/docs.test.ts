@@ -32,6 +32,13 @@ t.test('the version is one', async t => {
   t.equal((JSON.parse(read('package.json')) as { version: string }).version, version)
 })
 
+t.test('the licence is whole; package.json names it', async t => {
+  const text = read('LICENSE')
+  t.match(text, /^\s*Apache License\s+Version 2\.0, January 2004/)
+  t.match(text, /9\. Accepting Warranty or Additional Liability[\s\S]*END OF TERMS AND CONDITIONS/)
+  t.equal((JSON.parse(read('package.json')) as { license: string }).license, 'Apache-2.0')
+})
+
 t.test('every folder of src has a README', async t => {
   for (const entry of readdirSync(new URL('../../src/', import.meta.url), { withFileTypes: true }))
     if (entry.isDirectory()) t.ok(existsSync(new URL(`../../src/${entry.name}/README.md`, import.meta.url)), entry.name)
