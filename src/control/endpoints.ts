@@ -310,10 +310,14 @@ export const openEndpoints = (
       )
   }
 
-  const births = new Set<EndpointId>()
+  const births = new Map<EndpointId, number>() // to monotonic ms, oldest first
+  const isYoung = (endpoint: EndpointId): boolean => clock.monotonic() - (births.get(endpoint) ?? -youngMs) < youngMs
   const noteBirth = (endpoint: EndpointId): void => {
-    births.add(endpoint)
-    clock.after(youngMs, () => births.delete(endpoint))
+    for (const old of births.keys()) {
+      if (isYoung(old)) break
+      births.delete(old)
+    }
+    births.set(endpoint, clock.monotonic())
   }
 
   return {
@@ -357,7 +361,7 @@ export const openEndpoints = (
         noteBirth(request.endpoint)
         return record
       }),
-    isYoung: endpoint => births.has(endpoint),
+    isYoung,
     async get(docker, endpoint, signal) {
       const network = networkOf(docker)
       const known = await fetch(network.id, endpoint, signal)
