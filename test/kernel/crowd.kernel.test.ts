@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thousand published services with ten containers each, elsewhere: what one change costs, and that a new life of weftd
-// finds all of it as it is. Once for each balancer.
+// finds all of it as it is. Once for each balancer. $WEFT_SERVICES: how many, if not a thousand.
 import { execFileSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -11,7 +11,7 @@ import { purge } from '../../src/daemon/purge.ts'
 import { testCluster, testHost } from '../overlay/cluster.ts'
 import { inEachBalancer, openReconciled } from './reconciled.ts'
 
-const services = 1000
+const services = Number(process.env['WEFT_SERVICES'] ?? 1000)
 const each = 10
 
 if (process.env['WEFT_TEST_HOST'] === undefined) await inEachBalancer(t, fileURLToPath(import.meta.url))
