@@ -10,6 +10,9 @@ const upstreamMs = 2000
 /** Questions on their way: of one asker, and of all. */
 const most = { each: 128, all: 1024 }
 
+/** SERVFAIL, NOTIMP, REFUSED: the next server may know, as for glibc's resolver (res_send.c). */
+const isRefusal = (answer: Buffer): boolean => [2, 4, 5].includes(answer[3]! & 15)
+
 /** `port`: another than that of DNS, for tests. */
 export const openForward = (servers: () => readonly string[], port = 53): Forward => {
   const waiting = new Map<string, number>() // asker → questions
@@ -21,11 +24,13 @@ export const openForward = (servers: () => readonly string[], port = 53): Forwar
     waiting.set(asker, own + 1)
     all++
     try {
+      let refusal: Buffer | undefined
       for (const server of servers()) {
         const answer = await (transport === 'udp' ? askUdp(query, server, port) : askTcp(query, server, port))
-        if (answer) return answer
+        if (answer && !isRefusal(answer)) return answer
+        refusal ??= answer
       }
-      return undefined
+      return refusal
     } finally {
       all--
       const left = waiting.get(asker)! - 1
@@ -66,8 +71,9 @@ const askTcp = (query: Buffer, server: string, port: number): Promise<Buffer | u
     socket.on('data', chunk => {
       chunks.push(chunk)
       const bytes = Buffer.concat(chunks)
-      if (bytes.length >= 2 && bytes.length >= 2 + bytes.readUInt16BE(0))
-        done(bytes.subarray(2, 2 + bytes.readUInt16BE(0)))
+      if (bytes.length < 2 || bytes.length < 2 + bytes.readUInt16BE(0)) return
+      const message = bytes.subarray(2, 2 + bytes.readUInt16BE(0))
+      done(message.length >= 12 ? message : undefined)
     })
   })
 

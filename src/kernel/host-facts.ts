@@ -166,8 +166,8 @@ const isRouted = (address: string): boolean => !/^(127\.|::1$|169\.254\.|fe80:)/
 
 const resolvers = async (file: string): Promise<string[]> => {
   const text = await readFile(file, 'utf8').catch(() => '')
-  // what follows is a comment (resolv.conf(5), and its readers)
-  return [...text.matchAll(/^[ \t]*nameserver[ \t]+([0-9a-fA-F.:]+)(?!\S)/gm)].map(match => match[1]!)
+  // what follows is a comment (resolv.conf(5), and its readers); a link-local address has its zone (RFC 4007 11)
+  return [...text.matchAll(/^[ \t]*nameserver[ \t]+([0-9a-fA-F.:]+(?:%[^\s/]+)?)(?!\S)/gm)].map(match => match[1]!)
 }
 
 /** Changes with every boot of the host, and with every new life of a host that is a namespace. */

@@ -45,6 +45,35 @@ t.test('a resolver that is silent for a while, and one that asks and asks', asyn
   await Promise.all(crowd)
 })
 
+t.test('one that refuses: the next is asked; where all refuse, the first has the word', async t => {
+  const rcodes = new Map([
+    ['127.0.0.1', 2],
+    ['127.0.0.2', 5],
+    ['127.0.0.3', 3],
+  ])
+  const port = await (async () => {
+    let port = 0
+    for (const [address, rcode] of rcodes) {
+      const server = createSocket('udp4')
+      server.bind(port, address)
+      await once(server, 'listening')
+      t.teardown(() => server.close())
+      port = server.address().port
+      server.on('message', (message, from) => {
+        const answer = Buffer.from(message)
+        answer[2] = 0x81
+        answer[3] = rcode
+        server.send(answer, from.port, from.address)
+      })
+    }
+    return port
+  })()
+  const rcode = async (...servers: string[]) => (await openForward(() => servers, port)(query(1), by('10.80.0.2')))?.[3]
+  t.equal(await rcode('127.0.0.1', '127.0.0.2', '127.0.0.3'), 3, 'NXDOMAIN is an answer')
+  t.equal(await rcode('127.0.0.1', '127.0.0.2'), 2)
+  t.equal(await rcode('127.0.0.1', '127.0.0.9'), 2, 'and one that does not answer')
+})
+
 t.test('nobody to ask', async t => {
   t.equal(await openForward(() => [])(query(1), by('10.80.0.2')), undefined)
 })

@@ -123,6 +123,9 @@ else {
     sh('echo nameserver 127.0.0.53 > /run/conf')
     t.same(await routes(), ['203.0.113.53/32'])
     t.same((await readHostFacts({ vtep: '192.0.2.1' })).resolvers, ['127.0.0.53'])
+    sh('echo nameserver fe80::1%eth0 > /run/conf')
+    t.same((await readHostFacts({ vtep: '192.0.2.1' })).resolvers, ['fe80::1%eth0'], 'with its zone')
+    t.same(await routes(), [])
     sh('umount /etc/resolv.conf')
   })
 
