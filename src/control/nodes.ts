@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { backoff } from '../base/backoff.ts'
 import { sleep } from '../base/clock.ts'
-import { describe, WeftError } from '../base/errors.ts'
+import { codeOf, describe, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { type Family, familyOf } from '../model/address.ts'
 import { type Cluster, defaultPools4 } from '../model/cluster.ts'
@@ -33,7 +33,10 @@ export interface NodeFacts {
 }
 
 export interface ClusterDefaults {
+  /** Of a family that none is of, the default. */
   readonly pools: readonly string[]
+  /** Of the store's members. */
+  readonly storePorts: readonly number[]
   readonly vxlanPort: number
   readonly underlayFamily: Family
 }
@@ -46,7 +49,7 @@ export interface Nodes extends Closeable {
   join(facts: NodeFacts, defaults: ClusterDefaults, signal: AbortSignal): Promise<Node>
   /** New routes or MTU of this host. */
   update(facts: NodeFacts, signal: AbortSignal): Promise<void>
-  /** Keeps presence until closed. `applied` is read at every renewal. */
+  /** Keeps presence until closed. `applied` is said again when it has moved, every `presenceMs` at most. */
   startPresence(instance: string, applied: () => bigint): void
   present(name: NodeName): boolean
   setDrained(name: NodeName, drained: boolean, signal: AbortSignal): Promise<void>
@@ -78,13 +81,15 @@ export const openNodes = (context: Context): Nodes => {
   const ensureCluster = async (defaults: ClusterDefaults, signal: AbortSignal): Promise<Cluster> => {
     const entry = await store.get(keys.cluster, { signal })
     if (entry) return decode('cluster', entry.key, entry.value)
-    const pools = defaults.pools.length > 0 ? defaults.pools : [defaultPools4, randomUla()]
+    const usual = [defaultPools4, randomUla()].filter(
+      text => !defaults.pools.some(given => familyOf(given) === familyOf(text)),
+    )
     const record: Cluster = {
       id: newId(),
-      pools,
+      pools: [...defaults.pools, ...usual],
       underlayFamily: defaults.underlayFamily,
       vxlanPort: defaults.vxlanPort,
-      reservedPorts: [22, 2379, 2380, defaults.vxlanPort],
+      reservedPorts: [...new Set([22, ...defaults.storePorts, defaults.vxlanPort])],
       created: new Date(clock.now()).toISOString(),
     }
     await store.commit(
@@ -210,18 +215,39 @@ export const openNodes = (context: Context): Nodes => {
     return { key, is: 'at', revision: entry.revision }
   }
 
+  const announce = async (lease: Lease, instance: string, applied: bigint): Promise<void> => {
+    const value = encode('presence', { node: self, instance, boot, applied: String(applied) })
+    const compare = await ownPresence(instance, stop.signal)
+    const write: Write = { kind: 'put', key: keys.presence(self), value, lease }
+    await store.commit([compare], [write], { signal: stop.signal })
+  }
+
+  /** Ends with the lease, or throws. */
+  const keepSaying = async (lease: Lease, instance: string, applied: () => bigint): Promise<void> => {
+    const over = new AbortController()
+    void lease.lost.then(() => over.abort())
+    const ended = AbortSignal.any([over.signal, stop.signal])
+    for (let said: bigint | undefined; !ended.aborted; ) {
+      const now = applied()
+      try {
+        if (now !== said) await announce(lease, instance, now)
+        said = now
+      } catch (error) {
+        // what has been said stands as long as the lease does
+        if (said === undefined || codeOf(error) === 'TAKEN') throw error
+      }
+      await sleep(clock, presenceMs, ended).catch(() => {})
+    }
+  }
+
   const keepPresent = async (instance: string, applied: () => bigint): Promise<void> => {
     const retry = backoff(200, 2000)
     while (!stop.signal.aborted) {
       let lease: Lease | undefined
       try {
         lease = await store.lease(presenceMs, { signal: stop.signal })
-        const key = keys.presence(self)
-        const value = encode('presence', { node: self, instance, boot, applied: String(applied()) })
-        const compare = await ownPresence(instance, stop.signal)
-        await store.commit([compare], [{ kind: 'put', key, value, lease }], { signal: stop.signal })
+        await keepSaying(lease, instance, applied)
         retry.reset()
-        await Promise.race([lease.lost, aborted(stop.signal)])
       } catch (error) {
         if (!stop.signal.aborted) log.warn({ err: describe(error) }, 'presence not announced')
       }
@@ -377,9 +403,3 @@ const randomUla = (): string => {
   const bytes = randomBytes(5).toString('hex')
   return `fd${bytes.slice(0, 2)}:${bytes.slice(2, 6)}:${bytes.slice(6, 10)}::/48`.replace(/:0{1,3}/g, ':')
 }
-
-const aborted = (signal: AbortSignal): Promise<void> =>
-  new Promise(resolve => {
-    if (signal.aborted) return resolve()
-    signal.addEventListener('abort', () => resolve(), { once: true })
-  })

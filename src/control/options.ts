@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The options of a network (`-o`): known ones checked, unknown `weft.*` refused with the nearest known name, and what
-// does nothing yet refused too, never ignored.
+// The options of a network (`-o`): known ones checked, unknown ones refused with the nearest known name, and what does
+// nothing yet refused too, never ignored: whoever writes enable_icc=false believes that containers are kept apart.
 import { WeftError } from '../base/errors.ts'
 import { vniRange } from '../model/ids.ts'
 import type { Network } from '../model/network.ts'
@@ -15,6 +15,8 @@ export interface NetworkOptions {
 
 /** No engine makes a network of such a name (moby, runconfig). */
 const dockersNames: ReadonlySet<string> = new Set(['bridge', 'host', 'none', 'default'])
+/** As Docker's overlay calls it. */
+const encryptedOfOverlay = 'encrypted'
 const mtuOption = 'com.docker.network.driver.mtu'
 export const knownOptions = [
   'weft.network',
@@ -26,11 +28,11 @@ export const knownOptions = [
 ] as const
 
 export const parseOptions = (options: Readonly<Record<string, string>>): NetworkOptions => {
-  for (const name of Object.keys(options)) refuseUnknown(name)
+  for (const name of Object.keys(options)) if (name !== encryptedOfOverlay) refuseUnknown(name)
   oneOf(options, 'weft.publish', ['cluster', 'local'])
   oneOf(options, 'weft.policy', ['allow'], 'policy (deny) is not built yet')
   oneOf(options, 'weft.encrypted', ['false'], 'encryption (true) is not built yet')
-  oneOf(options, 'encrypted', ['false'], 'encryption is not built yet') // as Docker's overlay calls it
+  oneOf(options, encryptedOfOverlay, ['false'], 'encryption is not built yet')
   const network = parseNetworkName(options['weft.network'], 'option')
   const vni = integer(options, 'weft.vni', 1, vniRange.last)
   const mtu = integer(options, mtuOption, 1280, 65000)
@@ -76,18 +78,23 @@ export const parseNetworkName = (name: string | undefined, what: string): string
 /** What a container's connection is given (`--driver-opt`): weft has nothing for it, and what does nothing is refused. */
 export const refuseEndpointOptions = (options: Readonly<Record<string, unknown>>): void => {
   for (const name of Object.keys(options)) {
+    if (!name.startsWith('weft.')) continue // Docker's own come the same way
     refuseUnknown(name)
-    if (name.startsWith('weft.'))
-      throw new WeftError(
-        'UNKNOWN_OPTION',
-        `option ${name} is one of networks, and does nothing for a single container: docker network create -o ${name}=…`,
-      )
+    throw new WeftError(
+      'UNKNOWN_OPTION',
+      `option ${name} is one of networks, and does nothing for a single container: docker network create -o ${name}=…`,
+    )
   }
 }
 
 const refuseUnknown = (name: string): void => {
-  if (name.startsWith('weft.') && !(knownOptions as readonly string[]).includes(name))
-    throw new WeftError('UNKNOWN_OPTION', `option ${name} is unknown, did you mean ${nearest(name, knownOptions)}?`)
+  if ((knownOptions as readonly string[]).includes(name)) return
+  const meant = nearest(name.toLowerCase(), knownOptions)
+  const remedy =
+    name.startsWith('weft.') || distance(name.toLowerCase(), meant) <= mostTypos
+      ? `did you mean ${meant}?`
+      : `and would do nothing in a network of weft: leave it out (there are ${knownOptions.join(', ')})`
+  throw new WeftError('UNKNOWN_OPTION', `option ${name} is unknown, ${remedy}`)
 }
 
 const oneOf = (
@@ -111,12 +118,14 @@ const integer = (
   most: number,
 ): number | undefined => {
   const text = options[name]
-  if (text === undefined || text === '') return undefined
+  if (text === undefined) return undefined
   const value = Number(text)
   if (!/^\d+$/.test(text) || value < least || value > most)
     throw new WeftError('INVALID', `option ${name}=${text} is not a whole number from ${least} to ${most}`)
   return value
 }
+
+const mostTypos = 3
 
 /** Nearest by edit distance. */
 export const nearest = (text: string, known: readonly string[]): string =>

@@ -11,8 +11,8 @@ import {
   type Prefix,
   parseInterface,
   parsePrefix,
+  refuseSubnet,
   subnets,
-  unusableFor,
 } from '../model/address.ts'
 import { automaticLength } from '../model/cluster.ts'
 import { type NetworkId, type NodeName, newId } from '../model/ids.ts'
@@ -229,6 +229,11 @@ export const openPools = (context: Context, halves: () => readonly string[] = ()
       offered = [...offered, context.clock.monotonic()]
       return grant
     }
+    if (pools.length === 0)
+      throw new WeftError(
+        'FULL',
+        `the cluster has no pool of IPv${request.family} (--pools of its first node): give --subnet`,
+      )
     const covering = routes().filter(({ inTheWay }) =>
       pools.some(pool => overlaps(pool, inTheWay) && inTheWay.length <= pool.length),
     )
@@ -424,15 +429,7 @@ const prefixOf = ({ key }: Entry): string | undefined => {
 const parseSubnet = (text: string, { family, range }: PoolRequest): Prefix => {
   const { prefix } = parseInterface(text, 'subnet') // Docker itself accepts host bits
   if (prefix.family !== family) throw new WeftError('INVALID', `subnet ${text} is not IPv${family}`)
-  const unusable = unusableFor(prefix)
-  if (unusable !== undefined)
-    throw new WeftError(
-      'INVALID',
-      `subnet ${text} overlaps ${unusable}, which containers cannot have: choose one inside ${family === 4 ? '10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16' : 'fd00::/8'}, or leave --subnet out`,
-    )
-  const most = family === 4 ? 30 : 126
-  if (prefix.length > most)
-    throw new WeftError('INVALID', `subnet ${text} has no room for containers: the prefix length is at most ${most}`)
+  refuseSubnet(prefix, `subnet ${text}`)
   if (
     range !== undefined &&
     !(

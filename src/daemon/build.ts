@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { apiHandlers } from '../api/handlers.ts'
 import { openApiServer } from '../api/server.ts'
 import { type Clock, sleep, systemClock } from '../base/clock.ts'
+import { lockDir } from '../base/dir-lock.ts'
 import { codeOf, daemonExitOf, describe, WeftError } from '../base/errors.ts'
 import { settleHeap } from '../base/heap.ts'
 import { type Lifecycle, openLifecycle } from '../base/lifecycle.ts'
@@ -85,7 +86,6 @@ import { openForwarding } from './forwarding.ts'
 import { type Health, startHealth } from './health.ts'
 import { lastVtep, readIdentity } from './identity.ts'
 import { joinCluster } from './join.ts'
-import { lockDataDir } from './lock.ts'
 import { startMetrics } from './metrics.ts'
 import { measureMesh } from './metrics-mesh.ts'
 import { measureState } from './metrics-state.ts'
@@ -107,7 +107,7 @@ export const startDaemon = async (config: Config, log: Log): Promise<Lifecycle> 
 
 const assemble = async (config: Config, log: Log, clock: Clock, parts: Lifecycle): Promise<void> => {
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 })
-  parts.add('lock', await lockDataDir(config.dataDir))
+  parts.add('lock', await lockDir(config.dataDir))
   await loadModules(log)
   await probeKernel()
   const balancer = await chooseBalancer(config.balancer)

@@ -8,7 +8,7 @@ import { parse as parseYaml } from 'yaml'
 import { WeftError } from '../base/errors.ts'
 import { type LogLevel, logLevels } from '../base/log.ts'
 import { version } from '../base/version.ts'
-import { canonical, familyOf, formatPrefix, parsePrefix, unusableForUs } from '../model/address.ts'
+import { canonical, familyOf, formatPrefix, parsePrefix, refuseSubnet, unusableForUs } from '../model/address.ts'
 import { defaultVxlanPort } from '../model/cluster.ts'
 import type { Balancer } from '../plan/host.ts'
 import { type MetricsAddress, parseMetricsAddress } from './metrics-server.ts'
@@ -59,7 +59,7 @@ const command = (): Command =>
     .option('--api-socket <path>', "socket of weft's own API", '/run/weft/weft.sock')
     .option(
       '--pools <cidrs>',
-      'where automatic subnets are cut from, comma-separated; default 10.224.0.0/12 and a random ULA; first node of a cluster only',
+      'where automatic subnets are cut from, comma-separated; default 10.224.0.0/12 and a random ULA; of a family that is not given the default; first node of a cluster only',
     )
     .option(
       '--resolver <ips>',
@@ -116,13 +116,10 @@ export const parseConfig = (argv: readonly string[]): Config => {
     node: parseNode(value('node')!),
     ...optional('vtep', vtep === undefined ? undefined : canonical(vtep, '--vtep')),
     ...optional('underlayDev', value('underlayDev')),
-    pluginSocket: value('pluginSocket')!,
+    pluginSocket: parseSocket('--plugin-socket', value('pluginSocket')!),
     docker: parseUnix('--docker', value('docker')!),
-    apiSocket: value('apiSocket')!,
-    pools: (value('pools') ?? '')
-      .split(',')
-      .filter(text => text !== '')
-      .map(text => formatPrefix(parsePrefix(text.trim(), '--pools'))),
+    apiSocket: parseSocket('--api-socket', value('apiSocket')!),
+    pools: parsePools(value('pools') ?? ''),
     resolvers: parseResolvers(value('resolver')!),
     vxlanPort: parsePort('--vxlan-port', value('vxlanPort')!),
     balancer: oneOf('--lb', value('lb')!, balancers),
@@ -166,8 +163,9 @@ const parseStore = (text: string, tls: boolean): Config['store'] => {
   if (!match) throw new WeftError('INVALID', `--store ${text}: embedded or etcd://HOST:PORT[,HOST:PORT…]`)
   const scheme = tls ? 'https' : 'http'
   const endpoints = match[1]!.split(',').map(host => {
-    if (!/^(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d+$/.test(host))
-      throw new WeftError('INVALID', `--store: ${host} is not HOST:PORT`)
+    const [, , port] = /^(\[[0-9a-fA-F:]+\]|[^:/\s]+):(\d+)$/.exec(host) ?? []
+    if (port === undefined) throw new WeftError('INVALID', `--store: ${host} is not HOST:PORT`)
+    parsePort(`--store ${host}:`, port)
     return `${scheme}://${host}`
   })
   return { kind: 'etcd', endpoints }
@@ -204,6 +202,23 @@ const parsePort = (flag: string, text: string): number => {
     throw new WeftError('INVALID', `${flag} ${text}: a port from 1 to 65535`)
   return port
 }
+
+/** The kernel's room for the path of a socket and the zero behind it (unix(7)). */
+const sunPath = 108
+
+const parseSocket = (flag: string, path: string): string => {
+  if (Buffer.byteLength(path) >= sunPath)
+    throw new WeftError('INVALID', `${flag} ${path}: the path of a socket has at most ${sunPath - 1} bytes`)
+  return path
+}
+
+const parsePools = (text: string): readonly string[] =>
+  text.split(',').flatMap(part => {
+    if (part.trim() === '') return []
+    const prefix = parsePrefix(part.trim(), '--pools')
+    refuseSubnet(prefix, `--pools ${part.trim()}`)
+    return [formatPrefix(prefix)]
+  })
 
 /** Of a family that is not given, the default. */
 const parseResolvers = (text: string): readonly string[] => {

@@ -20,7 +20,8 @@ export const joinCluster = async (
   signal: AbortSignal,
   late: (error: unknown) => void = () => {},
 ): Promise<void> => {
-  const defaults = { pools: config.pools, vxlanPort: config.vxlanPort, underlayFamily: familyOf(facts().vtep) }
+  const { pools, vxlanPort } = config
+  const defaults = { pools, storePorts: storePorts(config), vxlanPort, underlayFamily: familyOf(facts().vtep) }
   for (let waits = 0; ; waits++) {
     try {
       await nodes.join(facts(), defaults, signal)
@@ -34,3 +35,9 @@ export const joinCluster = async (
     }
   }
 }
+
+/** Those given, and those that IANA gave to etcd's clients and members. */
+const storePorts = ({ store }: Config): readonly number[] => [
+  ...[2379, 2380],
+  ...(store.kind === 'etcd' ? store.endpoints.map(url => Number(/\d+$/.exec(url)![0])) : []),
+]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // weftd --purge: everything of ours goes from this host's kernel, and nothing of anybody else's.
 import { existsSync, readFileSync } from 'node:fs'
+import { lockDir } from '../base/dir-lock.ts'
 import { describe, WeftError } from '../base/errors.ts'
 import { silentLog } from '../base/log.ts'
 import { answers } from '../base/socket-file.ts'
@@ -12,7 +13,6 @@ import { openLinuxKernel } from '../kernel/linux.ts'
 import { format } from '../kernel/objects.ts'
 import { inOrder } from '../reconcile/order.ts'
 import { forgetBoot, settingsBefore } from './identity.ts'
-import { lockDataDir } from './lock.ts'
 
 const forwardsNow = (): string => readFileSync(`/proc/sys/${forwards6}`, 'utf8').trim()
 
@@ -33,7 +33,7 @@ export const purge = async (
   for (const path of sockets)
     if (await answers(path))
       throw new WeftError('TAKEN', `${path} is served by another process: stop weftd first, it would make all anew`)
-  const lock = existsSync(dataDir) ? await lockDataDir(dataDir) : undefined
+  const lock = existsSync(dataDir) ? await lockDir(dataDir) : undefined
   const kernel = openLinuxKernel(silentLog)
   const addresses = openHostAddresses()
   try {

@@ -121,6 +121,19 @@ const among = (named: readonly Named[], prefix: Prefix): string | undefined => {
 /** Why a network cannot have this prefix, as in '127.0.0.0/8 (loopback)'; undefined: it can. */
 export const unusableFor = (prefix: Prefix): string | undefined => among([...special, ...own], prefix)
 
+/** Throws INVALID, `what` in front, for a prefix that no network can have: of another use, or without room. */
+export const refuseSubnet = (prefix: Prefix, what: string): void => {
+  const unusable = unusableFor(prefix)
+  if (unusable !== undefined)
+    throw new WeftError(
+      'INVALID',
+      `${what} overlaps ${unusable}, which containers cannot have: choose one inside ${prefix.family === 4 ? '10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16' : 'fd00::/8'}, or leave it out`,
+    )
+  const most = bits(prefix.family) - 2
+  if (prefix.length > most)
+    throw new WeftError('INVALID', `${what} has no room for containers: the prefix length is at most ${most}`)
+}
+
 /** The same of an address that weft itself is to have, in every network. */
 export const unusableForUs = (address: string): string | undefined => among(special, parsePrefix(single(address)))
 

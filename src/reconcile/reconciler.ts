@@ -110,6 +110,8 @@ export const openReconciler = ({
 
   const onStore = (changed: readonly ChangedKey[] | 'all'): void => {
     if (changed === 'all') dirty.all()
+    else if (changed.every(([table]) => table === 'presence'))
+      return // each tells what it has reached
     else dirty.changed(changed)
     schedule()
   }

@@ -3,12 +3,12 @@
 // shown what is not on the disk yet: readers and losers of a compare wait for it too. Without a folder it is memory only.
 import { mkdir } from 'node:fs/promises'
 import { type Clock, systemClock, type Timer } from '../base/clock.ts'
+import { lockDir } from '../base/dir-lock.ts'
 import { ConflictError, describe, WeftError } from '../base/errors.ts'
 import { type Log, silentLog } from '../base/log.ts'
 import { version } from '../base/version.ts'
 import { newId } from '../model/ids.ts'
 import { checkCommit, checkLease, closedError, limited } from './call.ts'
-import { lockDir } from './dir-lock.ts'
 import { openHub } from './hub.ts'
 import { type Journal, openJournal } from './journal.ts'
 import type { JournalRecord } from './journal-read.ts'
@@ -172,7 +172,7 @@ export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store
     await journal?.close() // settles what waits for the disk
     await Promise.allSettled([...ends, last])
     stop.abort(closedError())
-    await lock?.release()
+    await lock?.close()
   }
 
   if (dir !== undefined) await mkdir(dir, { recursive: true, mode: 0o700 })
@@ -188,7 +188,7 @@ export const openEmbeddedStore = async (options: EmbeddedOptions): Promise<Store
       await write(loaded.entries.filter(({ l }) => l).map(({ k }): Write => ({ kind: 'delete', key: k })))
     } catch (error) {
       await journal?.close()
-      await lock?.release()
+      await lock?.close()
       throw error
     }
 

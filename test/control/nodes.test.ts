@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { systemClock } from '../../src/base/clock.ts'
+import { type Clock, systemClock } from '../../src/base/clock.ts'
 import { WeftError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { checkCopy } from '../../src/control/copy.ts'
-import { openNodes } from '../../src/control/nodes.ts'
-import { encode } from '../../src/store/codec.ts'
+import { openNodes, presenceMs } from '../../src/control/nodes.ts'
+import { decode, encode } from '../../src/store/codec.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { keys } from '../../src/store/keys.ts'
 import { openMirror } from '../../src/store/mirror.ts'
 import type { Store, Write } from '../../src/store/store.ts'
+import { manualClock } from '../store/clock.ts'
 
 const put = (key: string, value: string): Write => ({ kind: 'put', key, value })
 const nodeRecord = (name: string, number: number, fenced?: string): Write =>
@@ -52,7 +55,7 @@ const held = (node: string, i: number): Write[] => [
 ]
 
 /** Two nodes with containers; b is dead. `before` may refuse a commit, or do something first. */
-const open = async (t: Test, containers = 3) => {
+const open = async (t: Test, containers = 3, clock: Clock = systemClock) => {
   const inner = await openEmbeddedStore({})
   let before = async (_: readonly Write[]): Promise<void> => {}
   const store: Store = {
@@ -65,7 +68,7 @@ const open = async (t: Test, containers = 3) => {
   await inner.commit([], [nodeRecord('a', 1), nodeRecord('b', 2), ...held('a', 1)])
   for (let i = 1; i <= containers; i++) await inner.commit([], held('b', i))
   const mirror = openMirror(inner, silentLog, 'a')
-  const nodes = openNodes({ store, mirror, node: 'a', boot: 'b', clock: systemClock, log: silentLog })
+  const nodes = openNodes({ store, mirror, node: 'a', boot: 'b', clock, log: silentLog })
   t.teardown(async () => {
     await nodes.close()
     await mirror.close()
@@ -81,7 +84,7 @@ const open = async (t: Test, containers = 3) => {
   }
   return { inner, nodes, left, ofA, beforeCommit, signal: AbortSignal.timeout(10_000) }
 }
-const defaults = { pools: [], vxlanPort: 4789, underlayFamily: 4 } as const
+const defaults = { pools: [], storePorts: [4001], vxlanPort: 4789, underlayFamily: 4 } as const
 const outage = new WeftError('STORE_UNAVAILABLE', 'no store')
 
 t.test('a fencing that breaks off at any commit is finished when it is repeated', async t => {
@@ -179,6 +182,66 @@ t.test('only a node that is away is fenced or released', async t => {
   await t.rejects(nodes.release('b', signal), { code: 'NOT_FOUND' })
   t.same(await left(), all)
   await t.rejects(nodes.fence('c', signal), { code: 'NOT_FOUND', message: /there is no node c/ })
+})
+
+t.test('presence says what the kernel has, under one lease', async t => {
+  const clock = manualClock()
+  const { inner, nodes } = await open(t, 3, clock)
+  const presence = async () => {
+    const entry = await inner.get(keys.presence('a'))
+    return entry && { ...decode('presence', entry.key, entry.value), revision: entry.revision }
+  }
+  let applied = 7n
+  const later = async () => {
+    await sleep(20) // it waits again
+    clock.advance(presenceMs)
+  }
+  nodes.startPresence('i', () => applied)
+  const said = async (text: string) => {
+    for (let i = 0; i < 200 && (await presence())?.applied !== text; i++) await sleep(5)
+    t.equal((await presence())?.applied, text)
+    return (await presence())!.revision
+  }
+  const first = await said('7')
+  await later()
+  t.equal(await said('7'), first, 'nothing new: nothing is written')
+  applied = 9n
+  await later()
+  await said('9')
+  await inner.commit([], [{ kind: 'delete', key: keys.presence('a') }])
+  applied = 10n
+  await later()
+  await said('10')
+  // somebody of this name is there instead
+  await inner.commit(
+    [],
+    [put(keys.presence('a'), encode('presence', { node: 'a', instance: 'j', boot: 'b', applied: '1' }))],
+  )
+  applied = 11n
+  await later()
+  await sleep(50)
+  t.match(await presence(), { instance: 'j', applied: '1' })
+})
+
+t.test('of a new cluster: pools of both families, and ports that are kept free', async t => {
+  const facts = { instance: 'i', vtep: '192.0.2.9', mtu: 1500, routes: [], addresses: [], version: '1' }
+  const ula = /^fd[0-9a-f:]+::\/48$/
+  for (const [pools, wanted] of [
+    [[], ['10.224.0.0/12', ula]],
+    [['10.0.0.0/8'], ['10.0.0.0/8', ula]],
+    [['fd00:1::/48'], ['fd00:1::/48', '10.224.0.0/12']],
+    [
+      ['fd00:1::/48', '10.0.0.0/8'],
+      ['fd00:1::/48', '10.0.0.0/8'],
+    ],
+  ] as const) {
+    const { inner, nodes, signal } = await open(t)
+    await nodes.join(facts, { ...defaults, pools }, signal)
+    const cluster = decode('cluster', keys.cluster, (await inner.get(keys.cluster))!.value)
+    t.match(cluster.pools, wanted)
+    t.equal(cluster.pools.length, 2)
+    t.same(cluster.reservedPorts, [22, 4001, 4789])
+  }
 })
 
 t.test('a record of our own that was lost or damaged is written again with its number; others stop nobody', async t => {

@@ -12,7 +12,26 @@ t.test('what a network cannot have is refused, never ignored', async t => {
       code: 'INVALID',
       message: `option encrypted=${value} is not available: use false; encryption is not built yet`,
     })
-  t.same(parseOptions({ encrypted: 'false', 'weft.policy': 'allow', 'other.driver': 'x' }), {})
+  t.same(parseOptions({ encrypted: 'false', 'weft.policy': 'allow' }), {})
+  for (const [name, meant] of [
+    ['Weft.encrypted', 'weft.encrypted'],
+    ['weft-vni', 'weft.vni'],
+    ['com.docker.network.driver.MTU', 'com.docker.network.driver.mtu'],
+  ] as const)
+    t.throws(() => parseOptions({ [name]: '1' }), { message: `option ${name} is unknown, did you mean ${meant}?` })
+  for (const name of [
+    'com.docker.network.bridge.enable_icc',
+    'com.docker.network.bridge.host_binding_ipv4',
+    'com.docker.network.bridge.gateway_mode_ipv4',
+    'parent',
+    '__proto__',
+  ])
+    t.throws(() => parseOptions(Object.fromEntries([[name, '1']])), {
+      code: 'UNKNOWN_OPTION',
+      message: `option ${name} is unknown, and would do nothing in a network of weft: leave it out (there are weft.network, weft.publish, weft.policy, weft.encrypted, weft.vni, com.docker.network.driver.mtu)`,
+    })
+  for (const name of ['weft.vni', 'com.docker.network.driver.mtu'])
+    t.throws(() => parseOptions({ [name]: '' }), { code: 'INVALID', message: /= is not a whole number/ })
 })
 
 t.test('a connection of a container has no options of ours', async t => {

@@ -168,6 +168,11 @@ t.test('no free subnet: because of networks, or of a route of a host', async t =
     message:
       "no free IPv4 subnet is left in the cluster's pools 10.224.0.0/24: give --subnet, or remove unused networks",
   })
+  const four = await openWith(t, ['10.224.0.0/24'])
+  await t.rejects(four.request({ family: 6 }, signal), {
+    code: 'FULL',
+    message: 'the cluster has no pool of IPv6 (--pools of its first node): give --subnet',
+  })
   const covered = await openWith(t, ['10.224.0.0/12'], { [keys.node('b')]: nodeRecord('b', ['10.0.0.0/8']) })
   await t.rejects(covered.request({ family: 4 }, signal), {
     code: 'FULL',

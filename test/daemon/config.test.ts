@@ -35,6 +35,32 @@ t.test('the resolvers: one address of each family', async t => {
     refused(text, `--resolver ${text} is in ${what}: give one that containers can have a route to`)
 })
 
+t.test('the pools: prefixes that networks can have', async t => {
+  t.same(parseConfig(['--pools', '10.0.0.0/8, FD00:1::/48,']).pools, ['10.0.0.0/8', 'fd00:1::/48'])
+  for (const [text, why] of [
+    ['127.0.0.0/8', /^--pools 127.0.0.0\/8 overlaps 127.0.0.0\/8 \(loopback\)/],
+    ['10.0.0.0/8,224.0.0.0/4', /^--pools 224.0.0.0\/4 overlaps .*multicast/],
+    ['0.0.0.0/0', /^--pools 0.0.0.0\/0 overlaps/],
+    ['169.254.0.0/16', /^--pools 169.254.0.0\/16 overlaps .*weft's own/],
+    ['10.0.0.0/32', '--pools 10.0.0.0/32 has no room for containers: the prefix length is at most 30'],
+    ['fd00::/127', /at most 126$/],
+    ['10.0.0.1/8', /--pools/],
+    ['ten', /--pools/],
+  ] as const)
+    t.throws(() => parseConfig(['--pools', text]), { code: 'INVALID', message: why }, text)
+})
+
+t.test('what the kernel and etcd have no room for is said with the flag', async t => {
+  const long = `/run/${'x'.repeat(103)}`
+  for (const flag of ['--plugin-socket', '--api-socket'])
+    t.throws(() => parseConfig([flag, long]), {
+      message: `${flag} ${long}: the path of a socket has at most 107 bytes`,
+    })
+  t.equal(parseConfig(['--api-socket', long.slice(0, -1)]).apiSocket.length, 107)
+  t.throws(() => parseConfig(['--store', 'etcd://a:99999']), { code: 'INVALID', message: /--store a:99999: .*65535/ })
+  t.throws(() => parseConfig(['--store', 'etcd://a']), { message: '--store: a is not HOST:PORT' })
+})
+
 t.test('certificates for etcd without etcd', async t => {
   const tls = ['--etcd-ca', 'a', '--etcd-cert', 'b', '--etcd-key', 'c']
   t.throws(() => parseConfig(tls), { code: 'INVALID', message: /are for --store etcd:.*, which is not given/ })

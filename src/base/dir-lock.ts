@@ -2,21 +2,18 @@
 // One process per folder. The lock is a file that names its holder: process id, when that process started, and in which
 // boot, so that a number used again by another process does not count. It appears whole (link) and is left behind by kill -9, then
 // the next process finds nobody there and takes it over.
+import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { link, readFile, rename, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { WeftError } from '../base/errors.ts'
-import { readIfPresent } from '../base/file.ts'
-import { newId } from '../model/ids.ts'
-
-export interface DirLock {
-  release(): Promise<void>
-}
+import { WeftError } from './errors.ts'
+import { readIfPresent } from './file.ts'
+import type { Closeable } from './lifecycle.ts'
 
 /** Throws TAKEN, naming the process that has it. */
-export const lockDir = async (dir: string): Promise<DirLock> => {
+export const lockDir = async (dir: string): Promise<Closeable> => {
   const path = join(dir, 'lock')
-  const own = `${path}.${newId()}`
+  const own = `${path}.${randomUUID()}`
   const boot = bootId()
   const text = `${process.pid} ${startOf(process.pid)} ${boot}\n`
   await writeFile(own, text, { mode: 0o600 })
@@ -24,7 +21,7 @@ export const lockDir = async (dir: string): Promise<DirLock> => {
     for (;;) {
       try {
         await link(own, path)
-        return { release: () => release(path, text) }
+        return { close: () => release(path, text) }
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
       }
@@ -42,7 +39,7 @@ export const lockDir = async (dir: string): Promise<DirLock> => {
 
 /** Moves a lock without a living holder aside. When somebody was faster, what was moved is theirs: it goes back. */
 const takeAway = async (path: string, stale: string): Promise<void> => {
-  const aside = `${path}.${newId()}`
+  const aside = `${path}.${randomUUID()}`
   try {
     await rename(path, aside)
   } catch (error) {
