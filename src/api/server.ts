@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gRPC API over the control verbs, on a unix socket that only root opens.
-import { chmod, mkdir, unlink } from 'node:fs/promises'
+import { chmod, mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
 import {
@@ -10,11 +10,13 @@ import {
   ServerCredentials,
   type ServerReadableStream,
   type ServerWritableStream,
+  type ServiceError,
   type sendUnaryData,
 } from '@grpc/grpc-js'
 import { codeOf, describe, errorTable, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import type { Log } from '../base/log.ts'
+import { freeFile } from '../base/socket-file.ts'
 import type * as wire from './gen/weft.ts'
 import { WeftService } from './gen/weft.ts'
 
@@ -54,16 +56,18 @@ const inTime = (): AbortSignal => {
 
 export const openApiServer = async (path: string, handlers: Handlers, log: Log): Promise<Closeable> => {
   const server = new Server()
+  const refusal = (error: unknown): ServiceError => {
+    const code = codeOf(error)
+    if (code === 'INTERNAL') log.error({ err: error as Error }, 'defect in an API call')
+    const metadata = new Metadata()
+    metadata.set('weft-code', code)
+    const details = describe(error)
+    return Object.assign(new Error(details), { code: errorTable[code].grpc, details, metadata })
+  }
   const answer = <A>(work: Promise<A>, callback: sendUnaryData<A>): void => {
     work.then(
       value => callback(null, value),
-      error => {
-        const code = codeOf(error)
-        if (code === 'INTERNAL') log.error({ err: error as Error }, 'defect in an API call')
-        const metadata = new Metadata()
-        metadata.set('weft-code', code)
-        callback({ code: errorTable[code].grpc, details: describe(error), metadata })
-      },
+      error => callback(refusal(error)),
     )
   }
   const unary =
@@ -89,8 +93,12 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
     removeNode: unary(handlers.removeNode),
     acceptStore: unary(handlers.acceptStore),
     exportStore(call: ServerWritableStream<wire.ExportStoreRequest, wire.Record>) {
-      // in step with the reader
-      Readable.from(handlers.exportStore()).pipe(call as unknown as Writable)
+      try {
+        // in step with the reader
+        Readable.from(handlers.exportStore()).pipe(call as unknown as Writable)
+      } catch (error) {
+        call.emit('error', refusal(error))
+      }
     },
     importStore(
       call: ServerReadableStream<wire.Record, wire.ImportStoreResponse>,
@@ -105,7 +113,7 @@ export const openApiServer = async (path: string, handlers: Handlers, log: Log):
     },
   })
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  await unlink(path).catch(() => {})
+  await freeFile(path)
   const umask = process.umask(0o177)
   try {
     await new Promise<void>((resolve, reject) => {

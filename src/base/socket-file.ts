@@ -11,9 +11,7 @@ const backlog = 4096
 /** For root alone. Throws TAKEN where a process answers already. */
 export const listenOnFile = async (server: Server, path: string): Promise<void> => {
   await mkdir(dirname(path), { recursive: true })
-  if (await answers(path))
-    throw new WeftError('TAKEN', `${path} is served by another process: is weftd running already?`)
-  await unlink(path).catch(() => {})
+  await freeFile(path)
   const umask = process.umask(0o177)
   try {
     await new Promise<void>((resolve, reject) => {
@@ -24,6 +22,13 @@ export const listenOnFile = async (server: Server, path: string): Promise<void> 
     process.umask(umask)
   }
   await chmod(path, 0o600)
+}
+
+/** Takes away what a dead process left. Throws TAKEN where a process answers. */
+export const freeFile = async (path: string): Promise<void> => {
+  if (await answers(path))
+    throw new WeftError('TAKEN', `${path} is served by another process: is weftd running already?`)
+  await unlink(path).catch(() => {})
 }
 
 /** Whether a process serves this socket. */

@@ -47,7 +47,9 @@ const run = async (argv: readonly string[]): Promise<void> => {
 
 run(process.argv.slice(2)).catch(error => {
   if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 || error.code === 'commander.help' ? 0 : 2
+    // `weft node` alone prints the same help as `weft help node`, and is wrong usage
+    process.exitCode =
+      error.exitCode === 0 || (error.code === 'commander.help' && process.argv.includes('help')) ? 0 : 2
     return
   }
   process.stderr.write(`weft: ${describe(error)}\n`)

@@ -3,7 +3,8 @@
 // change, networks and nodes by name: a query costs the same among ten of them and ten thousand.
 import type { Endpoint } from '../model/endpoint.ts'
 import type { EndpointId, NetworkId } from '../model/ids.ts'
-import { parseServiceKey, serviceLabel } from '../model/service.ts'
+import { namesOf } from '../model/names.ts'
+import { parseServiceKey } from '../model/service.ts'
 import type { Snapshot } from '../model/snapshot.ts'
 import type { Mirror } from '../store/mirror.ts'
 
@@ -39,21 +40,6 @@ export interface Directory {
 export const throughHost: NetworkId = ''
 
 export const lower = (text: string): string => text.toLowerCase()
-
-/**
- * Every name an endpoint answers to inside its network, lower case. The bare name of a service that the label made is
- * not among them: it is the virtual address's (dns/records).
- */
-export const namesOf = ({ workload }: Endpoint): readonly string[] => {
-  if (!workload) return []
-  const { name, aliases, hostname, service, container, labels } = workload
-  const label = labels[serviceLabel]
-  const names = [name, ...aliases, container.slice(0, 12)]
-  if (hostname !== undefined && hostname !== '') names.push(hostname)
-  if (service !== undefined) names.push(`tasks.${service}`)
-  if (service !== undefined && service !== label) names.push(service)
-  return [...new Set(names.map(lower))]
-}
 
 const nameKey = (network: NetworkId, name: string): string => `name ${network} ${name}`
 const addressKey = (network: NetworkId, address: string): string => `address ${network} ${address}`

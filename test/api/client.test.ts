@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, linkSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +7,7 @@ import { Metadata } from '@grpc/grpc-js'
 import t from 'tap'
 import { openApiClient } from '../../src/api/client.ts'
 import { type Handlers, openApiServer } from '../../src/api/server.ts'
+import { WeftError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'weft-api-'))
@@ -35,6 +36,38 @@ t.test('a socket that only root opens is a matter of permission', async t => {
   } finally {
     process.seteuid!(0)
   }
+  await server.close()
+})
+
+t.test('a socket that another serves stays theirs, one of a dead process is taken', async t => {
+  const path = join(dir, 'taken.sock')
+  const other = createServer(socket => socket.destroy()).listen(path)
+  await new Promise(resolve => other.once('listening', resolve))
+  await t.rejects(openApiServer(path, {} as Handlers, silentLog), {
+    code: 'TAKEN',
+    message: `${path} is served by another process: is weftd running already?`,
+  })
+  const dead = join(dir, 'dead.sock')
+  linkSync(path, dead)
+  await new Promise(resolve => other.close(resolve))
+  await (await openApiServer(dead, {} as Handlers, silentLog)).close()
+})
+
+t.test('an export that cannot begin says why', async t => {
+  const path = join(dir, 'export.sock')
+  const exportStore = () => {
+    throw new WeftError('STORE_UNAVAILABLE', 'the store has not been read yet')
+  }
+  const server = await openApiServer(path, { exportStore } as unknown as Handlers, silentLog)
+  const client = openApiClient(path, new Metadata())
+  const all = async () => {
+    for await (const record of client.exportStore()) t.fail(record.key)
+  }
+  await t.rejects(all(), {
+    code: 'STORE_UNAVAILABLE',
+    message: 'the store has not been read yet',
+  })
+  client.close()
   await server.close()
 })
 

@@ -82,6 +82,28 @@ t.test('versions are told while the store is away', async t => {
   t.match(await getVersion({}, signal), { nodeVersion: process.version, store: 'unknown: etcd does not answer' })
 })
 
+t.test('a container whose name others answer to is a problem', async t => {
+  const snapshot = testCluster()
+  snapshot.putNetwork({ id: 'shop' })
+  const put = (id: string, node: string, workload: object): void => {
+    const whole = { container: `${id}0123456789ab`, name: id, aliases: [], labels: {}, ...workload }
+    snapshot.putEndpoint({ id, network: 'shop', node, addresses: [], workload: whole })
+  }
+  put('web', 'a', {})
+  put('e2', 'a', { name: 'Web' })
+  put('db', 'a', { aliases: ['data'] })
+  put('e4', 'b', { name: 'other', hostname: 'db' })
+  put('e5', 'b', { name: 'copy', aliases: ['data'] }) // shared on purpose
+  const { problems } = await (await handlers({ snapshot })).getStatus({}, signal)
+  t.same(
+    problems.filter(text => /answer to the name/.test(text)).map(text => text.replace(/^network \S+: /, '')),
+    [
+      '2 containers answer to the name web: Web on a, web on a',
+      '2 containers answer to the name db: db on a, other on b',
+    ],
+  )
+})
+
 t.test('a VTEP that is lost is a problem', async t => {
   const { getStatus } = await handlers({ underlayProblem: () => 'device eth0 has no longer 192.0.2.1' })
   t.same((await getStatus({}, signal)).problems, ['underlay: device eth0 has no longer 192.0.2.1'])

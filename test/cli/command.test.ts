@@ -47,6 +47,11 @@ t.test('every command that --help lists asks weftd', async t => {
 t.test('exit codes: 0 done, 2 usage, 3 denied', async t => {
   t.equal((await weft('--version')).code, 0)
   t.match(await weft('network', 'mend'), { code: 2, err: /unknown command 'mend'[\s\S]*--help/ })
+  for (const path of [[], ['network'], ['service']]) {
+    const alone = await weft(...path)
+    t.match(alone, { code: 2, out: '', err: /^Usage: weft/ }, 'nothing to do is wrong usage')
+    t.same(await weft('help', ...path), { code: 0, out: alone.err, err: '' })
+  }
   t.match(await weft('network', 'create'), { code: 2, err: /missing required argument 'name'/ })
   t.match(await weft('network', 'ls', '--output', 'xml'), { code: 2, err: /xml/ })
   // somebody else's socket, to one who may not open everything; and who may read this file

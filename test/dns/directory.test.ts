@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check'
 import t from 'tap'
-import { namesOf, openDirectory, throughHost } from '../../src/dns/directory.ts'
+import { openDirectory, throughHost } from '../../src/dns/directory.ts'
 import { lookup } from '../../src/dns/records.ts'
+import { namesOf } from '../../src/model/names.ts'
 import type { ChangedKey } from '../../src/store/mirror.ts'
 import { testCluster } from '../overlay/cluster.ts'
 

@@ -156,7 +156,7 @@ t.test('equal names give all addresses, and weft status says so', async t => {
   await run('h2', 'twin', 'app')
   const both = [await addressOf('h1', 'twin', 'app'), await addressOf('h2', 'twin', 'app')].sort()
   t.ok(await lab.until(async () => (await addresses('h1', 'asks', 'twin', 'A', ours)).join() === both.join()))
-  t.match((await lab.try('weft', 'h1', 'status')).out, /2 containers are named twin, on h1, h2/)
+  t.match((await lab.try('weft', 'h1', 'status')).out, /2 containers answer to the name twin: twin on h1, twin on h2/)
   for (const host of ['h1', 'h2']) await lab.docker(host, 'rm', '-f', 'twin')
 })
 
