@@ -15,7 +15,7 @@ import {
   parsePrefix,
   withLength,
 } from '../model/address.ts'
-import { type AddressClaim, isFree, type Spare } from '../model/endpoint.ts'
+import { type AddressClaim, isFree, restMs, type Spare } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Network, Pool } from '../model/network.ts'
 import { serviceTitle } from '../model/service.ts'
@@ -68,9 +68,6 @@ const lookAgainMs = 100
 
 /** A reservation that nothing bound is freed after this. */
 export const reservationMs = 60_000
-
-/** Freed addresses rest this long before anybody gets them again. */
-export const restMs = 60_000
 
 /**
  * Hosts that ask at the same time begin at the same address and would meet again at each that follows: who was slower

@@ -16,7 +16,7 @@ import {
   parseMac,
   parsePrefix,
 } from '../model/address.ts'
-import type { Endpoint, Withheld, Workload } from '../model/endpoint.ts'
+import { type Endpoint, restFrom, type Withheld, type Workload } from '../model/endpoint.ts'
 import { type EndpointId, identity, type NetworkId } from '../model/ids.ts'
 import { tooSmall } from '../model/mtu.ts'
 import type { Network } from '../model/network.ts'
@@ -25,7 +25,7 @@ import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
 import { isAway } from '../store/mirror.ts'
 import type { Compare, Write } from '../store/store.ts'
-import { type Addresses, restMs, strikeOut, takenByService } from './addresses.ts'
+import { type Addresses, strikeOut, takenByService } from './addresses.ts'
 import { attempt } from './attempt.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
@@ -448,7 +448,7 @@ export const openEndpoints = (
         if (!entry) return
         const record = decode('endpoint', key, entry.value)
         if (record.node !== node) return
-        const resting = encode('addressClaim', { kind: 'resting', until: clock.now() + restMs })
+        const resting = encode('addressClaim', restFrom(clock.now()))
         const claims = [
           ...record.addresses.map(address => keys.address(network, address)),
           keys.mac(network, record.mac),

@@ -7,6 +7,7 @@ import { codeOf, describe, WeftError } from '../base/errors.ts'
 import type { Closeable } from '../base/lifecycle.ts'
 import { type Family, familyOf } from '../model/address.ts'
 import { type Cluster, defaultPools4 } from '../model/cluster.ts'
+import { restFrom } from '../model/endpoint.ts'
 import { type EndpointId, type NodeName, newId, nodeNumbers } from '../model/ids.ts'
 import type { DeviceAddress, Node } from '../model/node.ts'
 import type { Versioned } from '../model/snapshot.ts'
@@ -301,13 +302,16 @@ export const openNodes = (context: Context): Nodes => {
       for (const prefix of ['ports/', 'endpoints/', 'addresses/', 'macs/']) {
         const { entries } = await store.list(prefix, { signal })
         const held = new Map(entries.map(({ key, revision }) => [key, revision]))
-        const writes = entries.flatMap((entry): Write[] =>
-          prefix === 'ports/'
-            ? withoutHolders(context, entry, gone)
-            : ofNode(entry)
-              ? [{ kind: 'delete', key: entry.key }]
-              : [],
-        )
+        const writes = entries.flatMap((entry): Write[] => {
+          if (prefix === 'ports/') return withoutHolders(context, entry, gone)
+          if (!ofNode(entry)) return []
+          // who holds it may send for a moment: what cuts it off is on its way to the others
+          return [
+            prefix === 'endpoints/'
+              ? { kind: 'delete', key: entry.key }
+              : { kind: 'put', key: entry.key, value: encode('addressClaim', restFrom(clock.now())) },
+          ]
+        })
         for (const batch of batches(writes, limits.writesPerCommit - away.length)) {
           const unchanged = batch.map(({ key }): Compare => ({ key, is: 'at', revision: held.get(key)! }))
           await store.commit([...away, ...unchanged], batch, { signal })

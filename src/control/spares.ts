@@ -10,7 +10,7 @@ import type { Closeable } from '../base/lifecycle.ts'
 import { chooseSpares, idleAtLeast, reserveMost, reserveSize, surplus } from '../ipam/reserve.ts'
 import { poolUsage } from '../ipam/usage.ts'
 import { contains, familyOf, macFrom, parseAddress, parsePrefix } from '../model/address.ts'
-import { isFree, type Spare } from '../model/endpoint.ts'
+import { isFree, restFrom, restMs, type Spare } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Network, Pool } from '../model/network.ts'
 import type { Versioned } from '../model/snapshot.ts'
@@ -19,7 +19,7 @@ import { encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
 import { isAway } from '../store/mirror.ts'
 import { type Compare, limits, type Write } from '../store/store.ts'
-import { reservationMs, restMs } from './addresses.ts'
+import { reservationMs } from './addresses.ts'
 import type { Bindings } from './bindings.ts'
 import type { Context } from './context.ts'
 import type { Departures } from './departures.ts'
@@ -92,12 +92,9 @@ export const openSpares = (
       spares.map(([address]) => address),
     )
     const struck = spares.filter(([address]) => reserve.held(network, address) === undefined)
-    const until = clock.now() + restMs
     const writes = struck.map(([address]): Write => {
       const key = keys.address(network, address)
-      return rest
-        ? { kind: 'put', key, value: encode('addressClaim', { kind: 'resting', until }) }
-        : { kind: 'delete', key }
+      return rest ? { kind: 'put', key, value: encode('addressClaim', restFrom(clock.now())) } : { kind: 'delete', key }
     })
     const revisions = new Map(struck.map(([address, { revision }]) => [keys.address(network, address), revision]))
     for (const batch of batches(writes, limits.writesPerCommit))

@@ -4,14 +4,13 @@
 import { WeftError } from '../base/errors.ts'
 import { lastFree } from '../ipam/allocate.ts'
 import { familyOf } from '../model/address.ts'
-import { type Endpoint, isFree } from '../model/endpoint.ts'
+import { type Endpoint, isFree, restFrom } from '../model/endpoint.ts'
 import type { NetworkId } from '../model/ids.ts'
 import type { Network, Pool } from '../model/network.ts'
 import { endpointService, vipService } from '../model/service.ts'
 import { decode, encode } from '../store/codec.ts'
 import { keys } from '../store/keys.ts'
 import type { Compare, Write } from '../store/store.ts'
-import { restMs } from './addresses.ts'
 import { attempt } from './attempt.ts'
 import type { Context } from './context.ts'
 
@@ -106,7 +105,7 @@ export const freeVip = async (
     const claim = one && decode('addressClaim', one.key, one.value)
     return claim?.kind === 'vip' && claim.service === service ? [one!] : []
   })
-  const resting = encode('addressClaim', { kind: 'resting', until: clock.now() + restMs })
+  const resting = encode('addressClaim', restFrom(clock.now()))
   await store.commit(
     [entry, ...own].map(({ key, revision }): Compare => ({ key, is: 'at', revision })),
     [{ kind: 'delete', key: entry.key }, ...own.map(({ key }): Write => ({ kind: 'put', key, value: resting }))],

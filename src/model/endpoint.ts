@@ -88,7 +88,12 @@ export interface Resting {
   readonly until: number
 }
 
-/** A rest takes a minute: one that ends later than this, ms, is of a host whose clock was ahead. */
+/** Freed addresses rest this long before anybody gets them again. */
+export const restMs = 60_000
+
+export const restFrom = (now: number): Resting => ({ kind: 'resting', until: now + restMs })
+
+/** One that ends later than this, ms, is of a host whose clock was ahead. */
 const longestRestMs = 10 * 60_000
 
 export const isOver = ({ until }: Resting, now: number): boolean => until <= now || until > now + longestRestMs
