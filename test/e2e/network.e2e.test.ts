@@ -195,6 +195,10 @@ t.test('what cannot be is refused in one sentence with the remedy, nothing half-
   t.match(await weft('--opt', 'weft.foo=1'), { code: 2, err: /^weft: option weft\.foo is unknown/ })
   t.match(await weft('--subnet', '10.99.0.0/31'), { code: 2, err: /^weft: subnet 10\.99\.0\.0\/31 has no room/ })
   t.match(await weft('--subnet', '10.80.0.0/25'), { code: 1, err: /^weft: subnet .* overlaps 10\.80\.0\.0\/24/ })
+  t.match(
+    (await create(...ours, '-o', 'com.docker.network.bridge.enable_icc=false', 'bad')).err,
+    /enable_icc is unknown, and would do nothing in a network of weft: leave it out/,
+  )
   t.match((await create(...ours, '-o', 'weft.encrypted=true', 'bad')).err, /weft\.encrypted=true is not available/)
   t.match((await create(...ours, '-o', 'weft.policy=deny', 'bad')).err, /weft\.policy=deny is not available/)
   t.match((await create(...ours, '-o', 'encrypted', 'bad')).err, /encrypted= is not available: use false/)
