@@ -9,6 +9,7 @@ import t from 'tap'
 import type { CreateNetworkRequest } from '../../src/api/gen/weft.ts'
 import { type ApiParts, apiHandlers } from '../../src/api/handlers.ts'
 import { openApiServer } from '../../src/api/server.ts'
+import { WeftError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { testCluster } from '../overlay/cluster.ts'
 
@@ -16,6 +17,7 @@ const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const dir = mkdtempSync(join(tmpdir(), 'weft-cli-'))
 const path = join(dir, 'api.sock')
 const asked: CreateNetworkRequest[] = []
+let refusal: WeftError | undefined
 
 const create = (...args: string[]): Promise<{ code: number; out: string; err: string }> =>
   new Promise(resolve =>
@@ -34,6 +36,7 @@ t.before(async () => {
     networkProblems: () => new Map(),
     createNetwork: async (request: CreateNetworkRequest) => {
       asked.push(request)
+      if (refusal) throw refusal
       return 'app'
     },
   }
@@ -86,4 +89,15 @@ t.test('it joins no network, and says what does', async t => {
     err: /joins none: leave it out, or type docker network create .* --ipam-opt weft\.network=shop app$/m,
   })
   t.same(asked, [])
+})
+
+t.test('exit codes of what weftd answers', async t => {
+  for (const [code, exit] of [
+    ['FULL', 1],
+    ['INVALID', 2],
+    ['NOT_REACHED', 5],
+  ] as const) {
+    refusal = new WeftError(code, 'says weftd')
+    t.match(await create(), { code: exit, out: '', err: 'weft: says weftd\n' }, code)
+  }
 })
