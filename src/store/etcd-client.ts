@@ -74,6 +74,12 @@ const openClient = (endpoint: string, tls: TlsContent | undefined): Etcd3 =>
     },
   })
 
+/** A stream that is over. One cancelled with its half open is to the package a broken host: it closes every connection there. */
+export const endStream = (stream: { end(): void; cancel(): void }): void => {
+  stream.end()
+  stream.cancel()
+}
+
 export const entryOf = (prefix: string, kv: IKeyValue): Entry => ({
   key: kv.key.toString('utf8', Buffer.byteLength(prefix)), // a slice of the text would hold the whole
   value: kv.value.toString('utf8'),

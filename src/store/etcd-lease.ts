@@ -2,7 +2,7 @@
 // A lease in etcd, renewed by single rounds on a keep-alive stream of our own. The package's lease says `lost` only at
 // 2.7 times the TTL; here our monotonic clock decides, counted from when the last good renewal was asked for.
 import { type Clock, sleep } from '../base/clock.ts'
-import type { Member, Members } from './etcd-client.ts'
+import { endStream, type Member, type Members } from './etcd-client.ts'
 import type { Lease } from './store.ts'
 
 export interface LeaseParts {
@@ -91,6 +91,6 @@ const renew = async (
   } finally {
     timer.cancel()
     signal.removeEventListener('abort', onAbort)
-    stream.cancel()
+    endStream(stream)
   }
 }

@@ -3,7 +3,7 @@
 // throwing, once what had arrived before has been read.
 import type { Etcd3, IEvent, IWatchResponse } from 'etcd3'
 import type { Clock } from '../base/clock.ts'
-import { endOf } from './etcd-client.ts'
+import { endOf, endStream } from './etcd-client.ts'
 
 export type WatchMessage =
   /** `engine`: the cluster that the member belongs to. */
@@ -103,7 +103,7 @@ export const openWatchStream = async (
     },
     close() {
       signal.removeEventListener('abort', onAbort)
-      stream.cancel()
+      endStream(stream)
     },
   }
 }

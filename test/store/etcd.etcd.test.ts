@@ -329,6 +329,23 @@ t.test('a lease that cannot be renewed is lost soon after its TTL, on both sides
   t.pass('revoked by somebody else is lost as well')
 })
 
+t.test('renewals and watches that end leave the connections as they are', async t => {
+  const { proxy, store } = await behindProxy(t)
+  const lease = await store.lease(1000)
+  await store.commit([], [{ ...put('l'), lease } as Write])
+  const { taken } = proxy
+  t.ok(taken <= 4, `${taken} connections: one for each kind of call`)
+  for (let i = 0; i < 10; i++) {
+    const watch = follow(store, 'l')
+    await watch.until(() => watch.events.length > 0)
+    await watch.close()
+    await sleep(200)
+    t.ok(await store.get('l'), 'renewed')
+  }
+  t.equal(proxy.taken, taken)
+  await lease.close()
+})
+
 t.test('an outage shorter than the TTL loses no lease', async t => {
   const { proxy, store, direct } = await behindProxy(t)
   const lease = await store.lease(3000)

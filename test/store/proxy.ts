@@ -4,6 +4,8 @@ import { connect, createServer, type Socket } from 'node:net'
 
 export interface TcpProxy {
   readonly port: number
+  /** Connections taken so far. */
+  readonly taken: number
   /** Resets what is open; new connections are taken. */
   cut(): void
   /** Resets what is open and every new connection. */
@@ -32,6 +34,7 @@ export const openProxy = async (
   senderOf: (chunk: Buffer) => string | undefined = () => undefined,
 ): Promise<TcpProxy> => {
   const pairs = new Map<Socket, { readonly far: Socket; sender: string | undefined }>() // by the client's socket
+  let taken = 0
   let refusing = false
   let swallowing = false
   let blocked: string | undefined
@@ -51,6 +54,7 @@ export const openProxy = async (
       reset(near)
       return
     }
+    taken++
     const far = connect(target, '127.0.0.1')
     const pair = { far, sender: undefined as string | undefined }
     pairs.set(near, pair)
@@ -77,6 +81,9 @@ export const openProxy = async (
     }
   }
   return {
+    get taken() {
+      return taken
+    },
     port: address.port,
     cut: () => cut(),
     refuse(on) {
