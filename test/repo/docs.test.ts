@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
 import { errorTable } from '../../src/base/errors.ts'
 import { version } from '../../src/base/version.ts'
+import { knownOptions } from '../../src/control/options.ts'
 
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
 
@@ -26,6 +27,12 @@ t.test('every metric of ours is documented, and no other', async t => {
   t.ok(names.length > 20)
   const documented = [...read('docs/metrics.md').matchAll(/^\| `(weft_[a-z_]+)` \|/gm)].map(match => match[1])
   t.same(documented.sort(), names.sort())
+})
+
+t.test('every option of a network is documented', t => {
+  const page = read('docs/networks.md')
+  for (const name of knownOptions) t.match(page, `| \`${name}=`, name)
+  t.end()
 })
 
 t.test('the version is one', async t => {

@@ -30,7 +30,12 @@ export const networkCommand = (program: Command, cli: Cli): void => {
     .option('--ipv6', 'IPv6 as well')
     .option('--internal', 'no way out')
     .option('--attachable', 'as in docker network create')
-    .option('--opt <key=value>', 'option of the network: weft.vni or com.docker.network.driver.mtu', pairs, {})
+    .option(
+      '--opt <key=value>',
+      'option of the network, as -o of docker network create: docs/networks.md lists them',
+      pairs,
+      {},
+    )
     .option('--label <key=value>', 'label', pairs, {})
     .addOption(outputOption())
     .action(async (name: string, flags: CreateFlags, command: Command) => {
