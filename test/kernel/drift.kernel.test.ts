@@ -277,7 +277,8 @@ else {
     ],
     [
       'the device of the underlay, another by its name',
-      'ip link set eth0 down && ip link set eth0 name old && ip link add new type bridge && ip link set new name eth0',
+      // by one process: had weftd time to see the host without it, this were another host and not a repair
+      'ip link add new type bridge && printf "link set eth0 down\\nlink set eth0 name old\\nlink set new name eth0\\n" | ip -batch -',
       "cd /proc/sys/net && cat ipv4/conf/eth0/forwarding ipv6/conf/eth0/accept_ra | paste -s | grep '1.2'",
     ],
     [

@@ -22,10 +22,14 @@ const event = (revision: string) => ({ type: 'Put', kv: { mod_revision: revision
 const opened = async (t: Test, signal = new AbortController().signal) => {
   const raw = Object.assign(new EventEmitter(), {
     written: [] as object[],
+    ended: false,
     cancelled: false,
     write: (request: object) => void raw.written.push(request),
+    end: () => {
+      raw.ended = true
+    },
     cancel: () => {
-      raw.cancelled = true
+      raw.cancelled = raw.ended
     },
   })
   const client = { watchClient: { watch: async () => raw } } as unknown as Etcd3
@@ -50,7 +54,7 @@ t.test('asks for everything below the prefix from the revision on, to the last d
   stream.ask()
   t.same(raw.written[1], { progress_request: {} })
   stream.close()
-  t.ok(raw.cancelled)
+  t.ok(raw.cancelled, 'ended first')
 })
 
 t.test('joins the fragments of an answer, also past what comes in between', async t => {

@@ -90,6 +90,7 @@ export interface Link {
   readonly flags: number
   readonly up: boolean
   readonly arp: boolean
+  /** Operational and with a carrier, whose loss the kernel tells first and by up to a second (net/core/link_watch.c). */
   readonly running: boolean
   /** `ip link set DEV protodown on`: it has no carrier, whatever else is set. */
   readonly protoDown: boolean
@@ -306,12 +307,13 @@ export const decodeLink = (message: Message): Link | undefined => {
   if (message.type !== RTM.NEWLINK && message.type !== RTM.DELLINK) return undefined
   if (message.u8(0) !== AF_UNSPEC) return undefined // bridge port and IPv6 events about the same device
   const flags = message.u32(8)
+  const carries = IFF.RUNNING | IFF.LOWER_UP
   const link: { -readonly [K in keyof Link]: Link[K] } = {
     index: message.i32(4),
     flags,
     up: (flags & IFF.UP) !== 0,
     arp: (flags & IFF.NOARP) === 0,
-    running: (flags & IFF.RUNNING) !== 0,
+    running: (flags & carries) === carries,
     protoDown: false,
     ...{ name: '', mac: '', mtu: 0, txQueueLength: 0, group: 0, operState: 0 },
     ...{ master: undefined, link: undefined, linkNetnsId: undefined, alias: undefined, addrGenMode: undefined },
