@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names: what containers are called is known on every host, through Docker's own server in between; what is not ours
 // goes on untouched, byte for byte; and a dead weftd costs only our own names.
+import { createServer } from 'node:net'
 import t from 'tap'
 import { idle, openLab } from './lab.ts'
 import { leaveInTurn } from './leaving.ts'
+import { fileOf } from './proxy.ts'
 
 const lab = await openLab('names', 2)
 t.teardown(() => lab.close())
@@ -255,3 +257,36 @@ t.test('weftd dead: outside names go on everywhere', async t => {
   await lab.ok('start', 'h1', 'weftd')
   t.ok(await known('db'))
 })
+
+t.test(
+  'Docker says nothing of its containers: they start and reach each other, and have names when it does',
+  async t => {
+    const mute = createServer()
+    const path = await fileOf(lab, 'h1', '/run/mute.sock')
+    await new Promise<void>(resolve => mute.listen(path, resolve))
+    t.teardown(() => mute.close())
+    await lab.ok('stop', 'h1', 'weftd')
+    await lab.ok('start', 'h1', 'weftd', '--weftd-args', '--docker unix:///run/mute.sock')
+    const from = Date.now()
+    await run('h1', 'unheard', 'app')
+    t.ok(Date.now() - from < 8000, `docker run took ${Date.now() - from} ms: it does not wait for events`)
+    for (const six of [false, true])
+      for (const [host, who, whom] of [
+        ['h1', 'unheard', await addressOf('h2', 'db', 'app', six)],
+        ['h2', 'db', await addressOf('h1', 'unheard', 'app', six)],
+      ] as const)
+        t.equal(
+          (await lab.tryDocker(host, 'exec', who, 'ping', '-c', '1', '-W', '2', whom)).code,
+          0,
+          `${who} to ${whom}`,
+        )
+    const its = await addressOf('h1', 'unheard', 'app')
+    t.notOk((await addresses('h2', 'db', 'unheard')).includes(its), 'who it is only Docker knows')
+    const { code, out } = await lab.try('weft', 'h1', 'status')
+    t.equal(code, 1)
+    t.match(out, /docker/i)
+    await lab.ok('stop', 'h1', 'weftd')
+    await lab.ok('start', 'h1', 'weftd')
+    t.ok(await lab.until(async () => (await addresses('h2', 'db', 'unheard')).includes(its)))
+  },
+)
