@@ -10,7 +10,7 @@ import type { Snapshot } from '../model/snapshot.ts'
 import { titleOf } from './convert.ts'
 import { unheld } from './floating.ts'
 import type * as wire from './gen/weft.ts'
-import type { ApiParts } from './handlers.ts'
+import type { ApiParts } from './parts.ts'
 
 export const problemsOf = (parts: ApiParts, services: readonly wire.Service[]): string[] => {
   const problems: string[] = []

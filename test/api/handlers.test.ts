@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import t from 'tap'
-import { type ApiParts, apiHandlers } from '../../src/api/handlers.ts'
+import { apiHandlers } from '../../src/api/handlers.ts'
+import type { ApiParts } from '../../src/api/parts.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { openEmbeddedStore } from '../../src/store/embedded.ts'
 import { openMirror } from '../../src/store/mirror.ts'
