@@ -67,6 +67,19 @@ t.test('only main imports the daemon, only the daemon names implementations', as
     }
 })
 
+t.test('no files import each other in a circle, for types neither', async t => {
+  const done = new Set<string>()
+  const walk = (file: string, path: readonly string[]): void => {
+    const at = path.indexOf(file)
+    if (at !== -1) t.fail([...path.slice(at), file].join(' → '))
+    if (at !== -1 || done.has(file)) return
+    for (const target of importsOf(file)) if (files.includes(target)) walk(target, [...path, file])
+    done.add(file)
+  }
+  for (const file of files) walk(file, [])
+  t.equal(done.size, files.length)
+})
+
 t.test('files fit in the head', async t => {
   for (const file of files) {
     const lines = readFileSync(join(src, file), 'utf8').split('\n').length
