@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Listening on a file: what a dead process left is taken away, a living one is not pushed aside.
-import { chmod, mkdir, unlink } from 'node:fs/promises'
+import { chmod, lstat, mkdir, unlink } from 'node:fs/promises'
 import { connect, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { WeftError } from './errors.ts'
@@ -24,8 +24,12 @@ export const listenOnFile = async (server: Server, path: string): Promise<void> 
   await chmod(path, 0o600)
 }
 
-/** Takes away what a dead process left. Throws TAKEN where a process answers. */
+/** Takes away what a dead process left. Throws TAKEN where a process answers, INVALID where it is no socket. */
 export const freeFile = async (path: string): Promise<void> => {
+  const there = await lstat(path).catch(() => undefined)
+  if (there === undefined) return
+  if (!there.isSocket())
+    throw new WeftError('INVALID', `${path} is there and is not a socket: give another path, or move that away`)
   if (await answers(path))
     throw new WeftError('TAKEN', `${path} is served by another process: is weftd running already?`)
   await unlink(path).catch(() => {})
