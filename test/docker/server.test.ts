@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The plugin socket without dockerd: what is counted of its calls, and whom it leaves the file to.
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -83,8 +84,9 @@ t.test(
 )
 
 t.test('the file of a dead process is taken, that of a living one is not', async t => {
-  rmSync(path, { force: true })
-  writeFileSync(path, '')
+  const dies = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 9))`
+  spawnSync(process.execPath, ['-e', dies])
+  t.ok(statSync(path).isSocket(), 'left behind')
   const open = () => openPluginServer({ path, handlers: {}, clock: systemClock, log: silentLog })
   const first = await open()
   t.equal(statSync(path).mode & 0o777, 0o600)
