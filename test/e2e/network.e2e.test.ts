@@ -134,45 +134,53 @@ t.test('beside Docker: FORWARD dropped by its policy, its own bridge and ports g
 })
 
 t.test('two networks are apart; a container may be on both; --internal has no way out', async t => {
-  await lab.weft(
-    'h3',
-    'network',
-    'create',
-    'other',
-    '--label',
-    'owner=me',
-    '--opt',
-    'com.docker.network.driver.mtu=1300',
-  )
-  await lab.docker('h1', 'network', 'create', '-d', 'weft', '--ipam-driver', 'weft', '--internal', 'inner')
-  await lab.until(
-    async () =>
-      (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=other')) !== '' &&
-      (await lab.docker('h2', 'network', 'ls', '-q', '-f', 'name=inner')) !== '',
-  )
+  const made = ['network', 'create', 'other', '--ipv6', '--label', 'owner=me']
+  await lab.weft('h3', ...made, '--opt', 'com.docker.network.driver.mtu=1300')
+  await lab.docker('h1', ...'network create -d weft --ipam-driver weft --ipv6 --internal inner'.split(' '))
+  for (const host of ['h1', 'h2']) for (const name of ['other', 'inner']) await lab.shows(host, name)
   const said = await lab.docker('h2', 'network', 'inspect', '-f', '{{json .Labels}} {{json .Options}}', 'other')
   t.equal(said, '{"owner":"me"} {"com.docker.network.driver.mtu":"1300"}', "weft's own command carries them too")
-  await lab.docker('h2', 'run', '-d', '--network', 'other', '--name', 'far', 'busybox', ...idle)
-  const far = await lab.docker('h2', 'inspect', '-f', '{{.NetworkSettings.Networks.other.IPAddress}}', 'far')
-  t.not(
-    (await lab.tryDocker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '1', far)).code,
-    0,
-    'other networks are not reached',
-  )
+
+  const run = async (host: string, network: string, name: string): Promise<string[]> => {
+    // may change its own routes, as a container that wants out would
+    await lab.docker(
+      host,
+      ...`run -d --cap-add NET_ADMIN --network ${network} --name ${name} busybox`.split(' '),
+      ...server,
+    )
+    const format = `{{with .NetworkSettings.Networks.${network}}}{{.IPAddress}} {{.GlobalIPv6Address}} {{.Gateway}} {{.IPv6Gateway}}{{end}}`
+    return (await lab.docker(host, 'inspect', '-f', format, name)).split(' ')
+  }
+  const reaches = async (host: string, from: string, to: string): Promise<boolean[]> => [
+    (await lab.tryDocker(host, 'exec', from, 'ping', '-c', '1', '-W', '1', to)).code === 0,
+    (await lab.tryDocker(host, 'exec', from, ...http(to, 80))).out.includes('hello'),
+  ]
+  const others = [...(await run('h1', 'other', 'close')).slice(0, 2), ...(await run('h2', 'other', 'far')).slice(0, 2)]
+  for (const to of others) t.same(await reaches('h1', 'near', to), [false, false], `${to} of another network`)
   await lab.docker('h1', 'network', 'connect', 'other', 'near')
-  await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', far)
+  for (const to of others) t.same(await reaches('h1', 'near', to), [true, true], `${to}, on both`)
   await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', 'two')
   await lab.docker('h1', 'network', 'disconnect', 'other', 'near')
-  t.not((await lab.tryDocker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '1', far)).code, 0)
+  for (const to of others) t.same(await reaches('h1', 'near', to), [false, false], `${to}, no longer on both`)
   await lab.docker('h1', 'exec', 'near', 'ping', '-c', '1', '-W', '2', 'two')
-  await lab.docker('h1', 'run', '-d', '--network', 'inner', '--name', 'in1', 'busybox', ...idle)
-  await lab.docker('h2', 'run', '-d', '--network', 'inner', '--name', 'in2', 'busybox', ...idle)
-  await lab.until(
-    async () => (await lab.tryDocker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '1', 'in2')).code === 0,
-  )
+
+  const [, , gateway, gateway6] = await run('h1', 'inner', 'in1')
+  const inner = (await run('h2', 'inner', 'in2')).slice(0, 2)
+  for (const to of inner) t.same(await reaches('h1', 'in1', to), [true, true], `${to}, inside`)
+  await lab.until(async () => (await reaches('h1', 'in1', 'in2'))[0])
   await lab.docker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '2', 'in2')
-  t.not((await lab.tryDocker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '1', '192.0.2.10')).code, 0)
-  t.not((await lab.tryDocker('h1', 'exec', 'in1', 'ping', '-c', '1', '-W', '1', '10.9.0.1')).code, 0)
+  const out = ['192.0.2.10', '2001:db8::10', '10.9.0.1', 'fd09::1', '10.9.0.2', 'fd09::2', ...others]
+  const shut = async (why: string) => {
+    for (const to of out) t.same(await reaches('h1', 'in1', to), [false, false], `${to}, ${why}`)
+  }
+  await shut('by its own routes')
+  const via = (...ways: (string | undefined)[]) =>
+    ways.filter(Boolean).map(way => `ip ${way?.includes(':') ? '-6 ' : ''}route replace default via ${way}`)
+  await lab.docker('h1', 'exec', 'in1', 'sh', '-c', via(...inner).join(' && '))
+  await shut('by another container')
+  await lab.docker('h1', 'exec', 'in1', 'sh', '-c', via(gateway, gateway6).join('; '))
+  await shut(`by the gateway ${gateway} ${gateway6}`)
+  await lab.docker('h1', 'rm', '-f', 'close')
 })
 
 t.test('what cannot be is refused in one sentence with the remedy, nothing half-made', async t => {

@@ -74,6 +74,7 @@ t.test('a minute without etcd', async t => {
   }
   const pings = async (host: string, from: string, to: string): Promise<boolean> =>
     (await lab.tryDocker(host, 'exec', from, 'ping', '-c', '1', '-W', '2', to)).code === 0
+  await timed(5000, 'docker stop', lab.docker('h1', 'stop', '-t', '0', 'goes'))
   await timed(5000, 'docker rm -f', lab.docker('h1', 'rm', '-f', 'goes'))
   await timed(5000, 'docker rm -f of the last of its network', lab.docker('h1', 'rm', '-f', 'leaver'))
   await timed(5000, 'docker network rm', lab.docker('h1', 'network', 'rm', 'leaves'))
