@@ -9,17 +9,26 @@ import { nftBatch } from '../netlink/nft/batch.ts'
 import { listObjects } from '../netlink/nft/dump.ts'
 import { removeAddress, replaceAddress } from '../netlink/rtnl/addr.ts'
 import { removeFdb, replaceFdb } from '../netlink/rtnl/fdb.ts'
-import { addLink, removeLink, setBridgePort, setLink, setLinkKind } from '../netlink/rtnl/link.ts'
+import {
+  addLink,
+  decodeLink,
+  listLinks,
+  removeLink,
+  setBridgePort,
+  setLink,
+  setLinkKind,
+} from '../netlink/rtnl/link.ts'
 import { removeNeighbour, replaceNeighbour } from '../netlink/rtnl/neigh.ts'
 import { removeNexthop, replaceNexthop } from '../netlink/rtnl/nexthop.ts'
 import { removeRoute, replaceRoute } from '../netlink/rtnl/route.ts'
 import { RTPROT } from '../netlink/rtnl/uapi.ts'
-import type { Request } from '../netlink/socket.ts'
+import { openNetlink, type Request } from '../netlink/socket.ts'
+import { NETLINK_ROUTE } from '../netlink/uapi.ts'
 import { portGroup, protocol } from './decode.ts'
 import { isGuestChain } from './guest-chains.ts'
 import { applyIpvs, isIpvs } from './ipvs.ts'
 import type { Operation, OperationResult } from './kernel.ts'
-import { createNamespace, pathOf, removeNamespace } from './namespaces.ts'
+import { createNamespace, isNoNamespace, pathOf, removeNamespace } from './namespaces.ts'
 import { isNft, writeNft } from './nft.ts'
 import { type AddressObject, type KernelObject, type LinkObject, type Ns, nsOf, type VethObject } from './objects.ts'
 import type { Sockets } from './sockets.ts'
@@ -83,11 +92,29 @@ const single = async (sockets: Sockets, operation: Operation): Promise<void> => 
   switch (object.kind) {
     case 'netns':
       sockets.forget(object.ns)
-      return kind === 'remove' ? removeNamespace(object.ns) : createNamespace(object.ns)
+      if (kind !== 'remove') return createNamespace(object.ns)
+      await removeTunnels(object.ns)
+      return removeNamespace(object.ns)
     case 'sysctl':
       return kind === 'remove' ? undefined : netnsWrite(pathOf(object.ns), `/proc/sys/${object.path}`, object.value)
     default:
       return applyLink(sockets, operation, object as LinkObject)
+  }
+}
+
+/** The kernel takes a namespace down behind our back, and a tunnel in it has H's port and VNI for as long. */
+const removeTunnels = async (ns: Ns): Promise<void> => {
+  try {
+    const socket = await openNetlink({ protocol: NETLINK_ROUTE, netns: pathOf(ns) })
+    try {
+      // a kernel that does not know the kind yet lists all
+      for (const { name, kind } of await socket.dump(listLinks({ kind: 'vxlan' }), decodeLink))
+        if (kind === 'vxlan') await socket.run(removeLink({ name })).catch(ignoreAbsent)
+    } finally {
+      await socket.close()
+    }
+  } catch (error) {
+    if (!isNoNamespace(error)) throw error
   }
 }
 
