@@ -25,6 +25,12 @@ const reaches = async (): Promise<boolean> =>
 const names = async (): Promise<boolean> => (await lab.tryDocker('h1', 'exec', 'one', 'nslookup', 'two')).code === 0
 const right = async (): Promise<boolean> =>
   (await Promise.all(['h1', 'h2'].map(host => lab.try('weft', host, 'status')))).every(({ code }) => code === 0)
+/** Is all right within `ms`? If not, what `weft status` says is printed. */
+const isRight = async (t: Test, ms: number, what: string): Promise<void> => {
+  const came = await lab.until(right, ms)
+  if (!came) for (const host of ['h1', 'h2']) t.comment((await lab.try('weft', host, 'status')).out)
+  t.ok(came, what)
+}
 /** Is every weftd loud, and does Docker's user hear it? */
 const loud = async (t: Test, why: RegExp): Promise<void> => {
   for (const host of ['h1', 'h2']) {
@@ -146,14 +152,14 @@ for (const weftd of ['while we run', 'while we are down'] as const) {
     const ended = startMonitors(lab, 'h1', vni)
     await sleep(500)
     await swap(() => shell(`rm -rf ${state}/right; cp -a ${state}/data ${state}/right`).then(() => {}))
-    t.ok(await lab.until(right, 15_000))
+    await isRight(t, 15_000, 'right before')
     await during(() => shell('etcdctl del --prefix /weft/v1/').then(() => {}))
     await loud(t, /not believed: it is empty.*weft store accept/)
     t.ok(await reaches())
     t.ok(await names())
     t.equal(await ended(), '', 'no write to the kernel')
     await swap(() => shell(`rm -rf ${state}/data; cp -a ${state}/right ${state}/data`).then(() => {}))
-    t.ok(await lab.until(right, 20_000), 'the right one is back, and believed by itself')
+    await isRight(t, 20_000, 'the right one is back, and believed by itself')
     const { wrong, note } = await agree()
     t.same(wrong, [], note)
   })
@@ -167,12 +173,12 @@ for (const weftd of ['while we run', 'while we are down'] as const) {
     t.ok(await names())
     t.equal(await ended(), '', 'no write to the kernel')
     await swap(() => shell(`rm -rf ${state}/data; mv ${state}/right.2 ${state}/data`).then(() => {}))
-    t.ok(await lab.until(right, 20_000), 'believed again')
+    await isRight(t, 20_000, 'believed again')
   })
 
   t.test(`restored from an older copy ${weftd}`, async t => {
     await swap(() => shell(`rm -rf ${state}/older; cp -a ${state}/data ${state}/older`).then(() => {}))
-    t.ok(await lab.until(right, 20_000))
+    await isRight(t, 20_000, 'right')
     await run('h2', 'young')
     t.same((await agree()).wrong, [])
     const ended = startMonitors(lab, 'h1', vni)
@@ -189,7 +195,7 @@ for (const weftd of ['while we run', 'while we are down'] as const) {
     )
     t.equal(await ended(), '', 'no write to the kernel')
     await swap(() => shell(`rm -rf ${state}/data; mv ${state}/newest ${state}/data`).then(() => {}))
-    t.ok(await lab.until(right, 20_000), 'believed again')
+    await isRight(t, 20_000, 'believed again')
     await lab.docker('h2', 'rm', '-f', 'young')
     const { wrong, note } = await agree()
     t.same(wrong, [], note)
@@ -205,7 +211,7 @@ t.test('a snapshot that is meant, restored as etcd says: accepted, it is the sta
   await swap(() => shell(`rm -rf ${state}/data; etcdctl snapshot restore ${file} ${member}`).then(() => {}))
   await loud(t, /not believed: /)
   for (const host of ['h1', 'h2']) await lab.weft(host, 'store', 'accept')
-  t.ok(await lab.until(right, 20_000))
+  await isRight(t, 20_000, 'right')
   await lab.docker('h2', 'restart', '-t', '0', 'young')
   const { wrong, note } = await agree()
   t.same(wrong, [], note)
